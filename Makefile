@@ -1,0 +1,77 @@
+# `make run` guards this host, `make test` proves the program: both do all set-up by themselves.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+LOCKED := flock .venv/pyvenv.cfg
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --quiet
+PINNED := --require-hashes --only-binary :all: --requirement
+SOURCES := pyproject.toml hatch_build.py README.md $(shell find guard exporters -type f -not -name '*.pyc')
+
+.PHONY: run test quick check bench demo clean lock setup system
+.DELETE_ON_ERROR:
+
+run: setup ## guard this host; without the right to use nftables, only observe
+	@export MAILWARD_FIREWALL__BACKEND MAILWARD_STORE__URL; \
+	$(BIN)/python -P -c 'import sys; from guard.firewall.permission import missing_capability as m; sys.exit(m())' \
+	|| { MAILWARD_FIREWALL__BACKEND=none; printf '\n*** MAILWARD ONLY OBSERVES: it decides and shows, but BANS NOBODY (see the line above) ***\n\n' >&2; }; \
+	[ "$$(id -u)" = 0 ] || { mkdir -p .state; MAILWARD_STORE__URL="sqlite://$(CURDIR)/.state/state.db"; }; \
+	[ -n "$$MAILWARD_FIREWALL__BACKEND" ] || unset MAILWARD_FIREWALL__BACKEND; \
+	[ -n "$$MAILWARD_STORE__URL" ] || unset MAILWARD_STORE__URL; \
+	exec $(BIN)/mailward run
+
+test: setup check ## style, types, imports, and every test
+	@$(BIN)/python -m pytest -rs
+
+quick: .venv/.dev ## the tests that need no root, on the checkout, until the first failure
+	@$(BIN)/python -m pytest -x -q -m 'not system'
+
+check: .venv/.dev ## style, types, imports
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup ## figures, each against a baseline measured in the same run
+	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+demo: setup ## a captured attack and its end, in two network namespaces; the host's firewall stays as it is
+	@$(BIN)/python demo/attack.py
+
+clean: ## forget all that was built, and the state of a `make run` without root
+	rm -rf .venv .build .state dist .*_cache .hypothesis htmlcov .coverage*
+
+lock: ## pin again what pyproject.toml asks for
+	$(PYTHON) -m venv .build/uv && .build/uv/bin/python -m pip install --quiet uv==0.13.9
+	$(UV) --group build --output-file requirements.txt
+	$(UV) --group dev --constraint requirements.txt --output-file requirements-dev.txt
+UV := .build/uv/bin/uv pip compile pyproject.toml --extra redis --extra docker --universal --python-version 3.11 \
+	--generate-hashes --no-header --upgrade --quiet
+
+# ---------------------------------------------------------------------------------------------- set-up, once
+
+setup: system .venv/.package
+test check quick: .venv/.dev
+
+system:
+	@.ci/system $(PYTHON)
+
+.venv/pyvenv.cfg: | system
+	@echo "making .venv ..."
+	@$(PYTHON) -m venv .venv
+
+.venv/.runtime: requirements.txt | .venv/pyvenv.cfg
+	@echo "installing what $< pins ..."
+	@$(LOCKED) $(PIP) $(PINNED) $< && touch $@
+
+.venv/.dev: requirements-dev.txt .venv/.runtime
+	@echo "installing what $< pins ..."
+	@$(LOCKED) $(PIP) $(PINNED) $< && touch $@
+
+# Without build isolation: what builds the wheel is what requirements.txt pins.
+.venv/.package: $(SOURCES) .venv/.runtime
+	@echo "building mailward ..."
+	@touch .venv/.began && rm -f dist/*.whl
+	@$(LOCKED) $(BIN)/python -m hatchling build --target wheel --directory dist >/dev/null
+	@$(LOCKED) $(PIP) --no-deps --no-index --force-reinstall dist/mailward-*.whl
+	@$(BIN)/python -P -c 'import guard.model as m; print("installed, the core is", "pure Python" if m.__file__.endswith(".py") else "compiled")'
+	@mv .venv/.began $@

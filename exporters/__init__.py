@@ -1,0 +1,1 @@
+"""What leaves for Prometheus: collectors, dashboards, alerts.  Reads counters, decides nothing."""

@@ -19,7 +19,8 @@ run: setup ## guard this host; without the right to use nftables, only observe
 	[ -n "$$MAILWARD_STORE__URL" ] || unset MAILWARD_STORE__URL; \
 	exec $(BIN)/mailward run
 
-test: setup check ## style, types, imports, and every test
+test: setup check ## style, types, imports; the tests on the compiled core; every test on the sources
+	@MAILWARD_TEST_INSTALLED=1 $(BIN)/python -m pytest -rs -m 'not system'
 	@$(BIN)/python -m pytest -rs
 
 quick: .venv/.dev ## the tests that need no root, on the checkout, until the first failure
@@ -38,7 +39,7 @@ demo: setup ## a captured attack and its end, in two network namespaces; the hos
 	@$(BIN)/python demo/attack.py
 
 clean: ## forget all that was built, and the state of a `make run` without root
-	rm -rf .venv .build .state dist .*_cache .hypothesis htmlcov .coverage*
+	rm -rf .venv .build .state .*_cache .hypothesis htmlcov .coverage*
 
 lock: ## pin again what pyproject.toml asks for
 	$(PYTHON) -m venv .build/uv && .build/uv/bin/python -m pip install --quiet uv==0.13.9
@@ -70,8 +71,7 @@ system:
 # Without build isolation: what builds the wheel is what requirements.txt pins.
 .venv/.package: $(SOURCES) .venv/.runtime
 	@echo "building mailward ..."
-	@touch .venv/.began && rm -f dist/*.whl
-	@$(LOCKED) $(BIN)/python -m hatchling build --target wheel --directory dist >/dev/null
-	@$(LOCKED) $(PIP) --no-deps --no-index --force-reinstall dist/mailward-*.whl
-	@$(BIN)/python -P -c 'import guard.model as m; print("installed, the core is", "pure Python" if m.__file__.endswith(".py") else "compiled")'
-	@mv .venv/.began $@
+	@exec 9<.venv/pyvenv.cfg && flock 9 && touch .venv/.began && rm -rf .build/dist \
+	&& $(BIN)/python -m hatchling build --target wheel --directory .build/dist >/dev/null \
+	&& $(PIP) --no-deps --no-index --force-reinstall .build/dist/mailward-*.whl && mv .venv/.began $@
+	@$(BIN)/python -P -c 'import guard.model as m; print("mailward is installed, its core", "pure Python" if m.__file__.endswith(".py") else "compiled")'

@@ -29,8 +29,10 @@ CORE = (
     "guard/model.py",
     "guard/addresses.py",
     "guard/bounded.py",
+    "guard/clock.py",
     "guard/stats.py",
     "guard/envelope.py",
+    "guard/scan.py",
     "guard/parsers/*.py",
     "guard/sessions.py",
     "guard/rules/*.py",
@@ -66,7 +68,7 @@ class CompiledCore(BuildHookInterface[Any]):
             self.app.display_warning(
                 f"{tail}\nmailward: the core could not be compiled: this build is pure Python,"
             )
-            self.app.display_warning("same results, several times slower. It needs gcc and python3-dev.")
+            self.app.display_warning("same results, several times slower (needed: gcc and python3-dev).")
             return
         build_data["pure_python"] = False
         build_data["infer_tag"] = True

@@ -1,0 +1,76 @@
+"""Where a decision becomes a closed door: the interface behind which every backend stands.
+
+A backend has effects and no opinion.  It bans what it is told for as long as it is told, says what it could
+not do and why, and refuses only what would harm the host itself (`guard.firewall.admission`).
+A backend belongs to one thread at a time: the libraries underneath are not thread-safe.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from guard.model import Ban, Unban
+
+
+class FirewallError(Exception):
+    """The firewall as a whole cannot be used; the message names what is missing and the remedy."""
+
+
+class Element(NamedTuple):
+    """One net that is shut out, and for how many more seconds; `math.inf` is without end."""
+
+    net: str
+    seconds: float
+
+
+class Refused(NamedTuple):
+    """One action that was not done, and why."""
+
+    action: Ban | Unban
+    reason: str
+
+
+class Drops(NamedTuple):
+    """What was dropped since the table was made."""
+
+    packets: int
+    bytes: int
+
+
+class Firewall(Protocol):
+    """The ways to shut a net out.  Nets are CIDR text; a bare address is a net of one address."""
+
+    @property
+    def name(self) -> str:
+        """The backend's name in the configuration: `nftables`, `none`."""
+
+    def open(self) -> None:
+        """Make what is missing, and keep what is there, bans included.
+
+        Raises FirewallError where the right, a library or the kernel's support is missing.
+        """
+
+    def apply(self, actions: Sequence[Ban | Unban], now: float) -> list[Refused]:
+        """Do `actions` as of `now` (seconds since the epoch) and return those that could not be done.
+
+        When it returns, all others are in force.  The last action on a net decides; a ban that has ended by
+        `now` is skipped; a ban of a banned net sets its end anew; an unban of a net not banned is no error.
+        """
+
+    def banned(self) -> list[Element]:
+        """Return what is shut out at this moment; costs time in proportion, never call it at a scrape."""
+
+    def drops(self) -> Mapping[str, Drops]:
+        """Return what was dropped, under `ipv4` and `ipv6`; cheap, whatever the number of bans."""
+
+    def flush(self) -> None:
+        """End every ban of ours, and keep the structure."""
+
+    def close(self) -> None:
+        """Let go of the firewall; what is banned stays banned until its end."""
+
+    def remove(self) -> None:
+        """Take away everything of ours, bans and structure."""

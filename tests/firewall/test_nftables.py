@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import time
 
 import pytest
 
@@ -198,6 +199,12 @@ def test_a_full_set_refuses_the_rest_and_says_so(opened):
     assert {item.reason for item in refused} == {"the set is full"}
     assert len(nets(firewall)) == 8
     assert len(refused) == 4
+    many = [ban(f"198.19.{i // 250}.{i % 250}/32") for i in range(6000)]
+    started = time.monotonic()
+    assert len(firewall.apply([*many, ban("2001:db8:1:2::/64"), unban("198.51.100.0/32")], NOW)) == 6000
+    assert time.monotonic() - started < 10  # each net on its own took minutes
+    assert "2001:db8:1:2::/64" in nets(firewall)
+    assert len(nets(firewall)) == 8
 
 
 @pytest.mark.parametrize(

@@ -22,14 +22,14 @@ def host():
 
 def test_every_address_of_every_device_is_known_and_no_far_end(host):
     commands = [  # more than one datagram of the dump
-        f"address add 198.51.100.{i % 256}/32 dev lo"
+        f"address add 198.18.{i // 256}.{i % 256}/32 dev lo"
         if i % 2
         else f"address add 2001:db8:1:2::{i:x}/128 dev lo"
         for i in range(512)
     ]
     commands += [
         "link add veth0 type veth peer veth1",
-        "address add 198.18.0.1 peer 198.18.0.2 dev veth0",
+        "address add 198.51.100.1 peer 198.51.100.2 dev veth0",
     ]
     run("ip", "-n", host.name, "-batch", "-", given="\n".join(commands))
     listed = json.loads(run("ip", "-n", host.name, "-j", "address"))
@@ -37,10 +37,10 @@ def test_every_address_of_every_device_is_known_and_no_far_end(host):
     with host.entered():
         found = own_addresses()
     assert set(found) == expected
-    assert ipaddress.ip_address("198.18.0.1") in found
-    assert ipaddress.ip_address("198.18.0.2") not in found
+    assert ipaddress.ip_address("198.51.100.1") in found
+    assert ipaddress.ip_address("198.51.100.2") not in found
     assert ipaddress.ip_address("127.0.0.1") in found
-    assert len(found) > 256 + 128
+    assert len(found) > 500
 
 
 def test_a_namespace_without_a_device_up_has_none(host):

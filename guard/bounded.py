@@ -1,0 +1,103 @@
+"""A map with a bound: two generations, so that forgetting costs nothing per entry.
+
+Fresh and touched entries live in the young generation.  When it holds half the limit, or when `span` seconds of the
+logs' time have passed, the old generation is dropped and the young one becomes old: an entry is forgotten between
+one and two spans after its last touch, oldest first.  `worth_keeping` entries survive that; they are what a flood
+of new keys must not push out.  Whether an entry has *expired* is for its owner to decide by the entry's own times;
+the map only bounds memory.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+V = TypeVar("V", bound="Entry")
+
+
+class Entry:
+    """What lives in a Bounded map."""
+
+    __slots__ = ()
+
+    def worth_keeping(self, at: float) -> bool:
+        """Whether a flood of new keys must not push this entry out at time `at`."""
+        return False
+
+    def dump(self) -> list[object]:
+        """Return the entry as JSON values."""
+        raise NotImplementedError
+
+
+class Bounded(Generic[V]):
+    """At most `limit` entries of one kind, by text key; `evicted` counts those dropped to make room."""
+
+    __slots__ = ("_limit", "_old", "_span", "_turned", "_young", "changed", "evicted", "keep", "table")
+
+    def __init__(self, table: str, limit: int, span: float, *, keep: bool) -> None:
+        self.table = table
+        self.keep = keep  # remember what changed since the last checkpoint
+        self.changed: set[str] = set()
+        self.evicted = 0
+        self._limit = max(2, limit)
+        self._span = span
+        self._turned = 0.0
+        self._young: dict[str, V] = {}
+        self._old: dict[str, V] = {}
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def get(self, key: str) -> V | None:
+        """Return the entry, made young again, or None."""
+        entry = self._young.get(key)
+        if entry is None:
+            entry = self._old.pop(key, None)
+            if entry is None:
+                return None
+            self._young[key] = entry
+        return entry
+
+    def peek(self, key: str) -> V | None:
+        """Return the entry without touching it, or None."""
+        entry = self._young.get(key)
+        return entry if entry is not None else self._old.get(key)
+
+    def put(self, key: str, entry: V, at: float) -> None:
+        """Add an entry under a key that is not there, at the logs' time `at`."""
+        if len(self._young) * 2 >= self._limit:
+            self._turn(at, full=True)
+        elif at - self._turned > self._span:
+            self._turn(at, full=False)
+        self._young[key] = entry
+
+    def touch(self, key: str) -> None:
+        """Note that the entry under `key` changed, for the next checkpoint."""
+        if self.keep:
+            self.changed.add(key)
+
+    def discard(self, key: str) -> None:
+        """Forget one entry, if it is there."""
+        if (self._young.pop(key, None) or self._old.pop(key, None)) is not None:
+            self.touch(key)
+
+    def values(self) -> list[V]:
+        """Return all entries, oldest generation first."""
+        return [*self._old.values(), *self._young.values()]
+
+    def items(self) -> list[tuple[str, V]]:
+        """Return all keys and entries, oldest generation first."""
+        return [*self._old.items(), *self._young.items()]
+
+    def _turn(self, at: float, *, full: bool) -> None:
+        kept = {key: entry for key, entry in self._old.items() if entry.worth_keeping(at)}
+        if full and len(kept) * 4 > self._limit:  # more keepers than room: the oldest of them go after all
+            for key in list(kept)[: len(kept) - self._limit // 4]:
+                del kept[key]
+        if full:
+            self.evicted += len(self._old) - len(kept)
+        if self.keep:
+            self.changed.update(key for key in self._old if key not in kept)
+        kept.update(self._young)
+        self._old = kept
+        self._young = {}
+        self._turned = at

@@ -1,0 +1,243 @@
+"""A line of bytes -> who wrote it, when, and where its text begins: the transport around a message, taken off.
+
+| form | example |
+|---|---|
+| RFC 3164 | `Nov 23 17:31:14 mx postfix/smtpd[412]: text` (no year, no zone: guard.clock knows them) |
+| ISO 8601 | `2026-11-23T17:31:14.084075+00:00 mx dovecot: text` (rsyslog's RSYSLOG_FileFormat) |
+| RFC 5424 | `<22>1 2026-11-23T17:31:14.084075+00:00 mx postfix 412 - -  text` (rsyslog cuts the tag at the slash) |
+| journal | `{"__REALTIME_TIMESTAMP": "...", "SYSLOG_IDENTIFIER": "postfix/smtpd", "MESSAGE": "text"}` |
+| Docker | `{"log": "any other form\\n", "stream": "stdout", "time": "..."}` (json-file driver) |
+| mailcow's list | `{"time": "1763900000", "program": "postfix/smtpd", "priority": "info", "message": "text"}` |
+| Dovecot's log_path | `Nov 23 17:32:29 imap-login: Info: text` (no host, no "dovecot:") |
+| SOGo's own file | `Nov 23 17:31:47 sogod [576]: text` |
+| TAI64N | `@400000004c91... any form without a time` (multilog) |
+| bare | `text` (mailcow's F2B_CHANNEL) |
+
+Most lines of a mail log decide nothing, so the head `mx postfix/smtpd[412]` is looked up in a bounded table of heads
+seen before: a line of a program that we do not read costs one search and one look-up, and never becomes an object.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final
+
+from guard.model import BARE, DOVECOT, IGNORED, POSTFIX, POSTSCREEN, SMTPD, SOGO, Record
+
+_HEADS: Final = 1 << 14
+_SYSLOG: Final = re.compile(r"\A([^\s:\[\](){}\"<>,]{1,255}|[0-9A-Fa-f:.]{2,45}) ([\w./+-]{1,100})(?:\[(\d{1,10})\])?\Z", re.ASCII)
+_SOGO: Final = re.compile(r"\A(?:([^\s:\[\]]{1,255}) )?(sogod) ?\[(\d{1,10})\]\Z", re.ASCII)
+_DOVECOT: Final = re.compile(r"\A[a-z][a-z0-9-]{1,30}(?:: |\()", re.ASCII)
+_ISO: Final = re.compile(r"\A\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?\Z", re.ASCII)
+_RFC3164: Final = re.compile(r"\A[A-Z][a-z]{2} [ 0-3]\d [0-2]\d:[0-5]\d:[0-6]\d\Z", re.ASCII)
+_RFC5424: Final = re.compile(r"\A([0-9T:.+Z-]{1,35}|-) (\S{1,255}) (\S{1,48}) (\S{1,128}) \S{1,32}\Z", re.ASCII)
+_PRI: Final = re.compile(r"\A<\d{1,3}>(1 )?\Z", re.ASCII)
+_TAI64N: Final = re.compile(r"\A@([0-9a-f]{16})([0-9a-f]{8})\Z", re.ASCII)
+# Docker's and journald's JSON hold another line or a message; deeper nesting is nobody's log.
+_DEPTH: Final = 2
+
+
+class Origin:
+    """Who writes lines under one head."""
+
+    __slots__ = ("family", "host", "pid", "tag", "whole")
+
+    def __init__(self, host: str, tag: str, pid: str, family: int, *, whole: bool = False) -> None:
+        self.host = host
+        self.tag = tag
+        self.pid = pid
+        self.family = family
+        self.whole = whole  # the head is part of the text (Dovecot's own file)
+
+
+_NOBODY: Final = Origin("", "", "", BARE)
+_DOVECOT_FILE: Final = Origin("", "dovecot", "", DOVECOT, whole=True)
+
+
+def family_of(tag: str) -> int:
+    """Return which family of parsers reads what `tag` writes."""
+    if tag.endswith("smtpd"):
+        return SMTPD
+    if tag.endswith("postscreen"):
+        return POSTSCREEN
+    if tag.startswith("dovecot"):
+        return DOVECOT
+    if tag == "sogod" or tag == "sogo":  # noqa: PLR1714 - compiled, two comparisons beat a tuple
+        return SOGO
+    if tag.startswith("postfix") and "/" not in tag:
+        return POSTFIX
+    return IGNORED
+
+
+class Head:
+    """What `Envelope.open` found: who, where the text starts, and the stamp, not yet read."""
+
+    __slots__ = ("at", "origin", "stamp", "start", "text")
+
+    def __init__(self, origin: Origin, text: str, start: int, stamp: str, at: float) -> None:
+        self.origin = origin
+        self.text = text  # the line, or what a JSON envelope held
+        self.start = start
+        self.stamp = stamp  # "" where there is none
+        self.at = at  # seconds since the epoch where the envelope gave a number, else -1.0
+
+
+class Envelope:
+    """Takes the transport off lines; remembers the heads that it has seen."""
+
+    __slots__ = ("_heads",)
+
+    def __init__(self) -> None:
+        self._heads: dict[str, Origin] = {}
+
+    def open(self, line: str, depth: int = 0) -> Head | None:
+        """Return the head of `line`; None when its program says nothing of logins.  Never raises."""
+        first = line[:1]
+        if "A" <= first <= "Z" and line[3:4] == " " and line[9:10] == ":" and line[12:13] == ":" and line[15:16] == " ":
+            return self._headed(line, 16, line[:15])
+        if first.isdigit() and line[4:5] == "-" and line[7:8] == "-":
+            end = line.find(" ", 19)
+            if 0 < end <= 36 and (end > 19 or line[10:11] == " ") and _ISO.match(line[:end]):  # noqa: PLR2004
+                return self._headed(line, end + 1, line[:end])
+        elif first == "<":
+            return self._prioritised(line, depth)
+        elif first == "{" and depth < _DEPTH:
+            return self._json(line, depth)
+        elif first == "@" and _TAI64N.match(line[:25]):
+            return self._labelled(line, depth)
+        return Head(_NOBODY, line, 0, "", -1.0)
+
+    def _headed(self, line: str, start: int, stamp: str) -> Head | None:
+        end = line.find(": ", start)
+        head = line[start:end] if end > 0 else line[start:].rstrip(":")
+        origin = self._heads.get(head)
+        if origin is None:
+            origin = self._introduce(head, line, start)
+        if origin.family == IGNORED:
+            return None
+        if origin.whole:
+            return Head(origin, line, start, stamp, -1.0)
+        return Head(origin, line, end + 2 if end > 0 else len(line), stamp, -1.0)
+
+    def _introduce(self, head: str, line: str, start: int) -> Origin:
+        match = _SOGO.match(head)
+        if match:
+            origin = Origin(match[1] or "", "sogod", match[3], SOGO)
+        elif match := _SYSLOG.match(head):
+            origin = Origin(match[1], match[2], match[3] or "", family_of(match[2]))
+        elif _DOVECOT.match(line[start : start + 33]):
+            return _DOVECOT_FILE  # its head may hold a user name: never remembered
+        else:
+            return Origin("", "", "", IGNORED)
+        if len(self._heads) >= _HEADS:
+            self._heads.clear()
+        self._heads[head] = origin
+        return origin
+
+    def _prioritised(self, line: str, depth: int) -> Head | None:
+        end = line.find(">") + 1
+        if not 3 <= end <= 5 or not _PRI.match(line[:end]):  # noqa: PLR2004
+            return Head(_NOBODY, line, 0, "", -1.0)
+        if line[end : end + 2] != "1 ":
+            return self.open(line[end:], depth + 1) if depth < _DEPTH else None
+        parts = line.split(" ", 6)
+        if len(parts) < 7:  # noqa: PLR2004
+            return None
+        head = " ".join(parts[2:5])
+        origin = self._heads.get(head)
+        if origin is None:
+            if not _RFC5424.match(" ".join(parts[1:6])):
+                return None
+            pid = parts[4] if parts[4].isdigit() else ""
+            origin = Origin("" if parts[2] == "-" else parts[2], parts[3], pid, family_of(parts[3]))
+            if len(self._heads) >= _HEADS:
+                self._heads.clear()
+            self._heads[head] = origin
+        if origin.family == IGNORED:
+            return None
+        start = len(line) - len(parts[6])
+        if parts[6].startswith("["):
+            start = _after_structured_data(line, start)
+        elif parts[6].startswith("-"):
+            start += 1
+        while line[start : start + 1] in (" ", "\ufeff"):
+            start += 1
+        return Head(origin, line, start, parts[1], -1.0)
+
+    def _json(self, line: str, depth: int) -> Head | None:
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError):
+            return Head(_NOBODY, line, 0, "", -1.0)
+        if not isinstance(values, dict):
+            return None
+        if isinstance(values.get("log"), str):  # Docker's json-file driver
+            head = self.open(str(values["log"]).rstrip("\r\n"), depth + 1)
+            if head is not None and head.stamp == "" and head.at < 0 and isinstance(values.get("time"), str):
+                head.stamp = str(values["time"])
+            return head
+        if "MESSAGE" in values:  # journald: systemd.journal-fields(7)
+            text = _journal_text(values["MESSAGE"])
+            tag = str(values.get("SYSLOG_IDENTIFIER") or values.get("_COMM") or "")
+            pid = str(values.get("SYSLOG_PID") or values.get("_PID") or "")
+            micro = str(values.get("_SOURCE_REALTIME_TIMESTAMP") or values.get("__REALTIME_TIMESTAMP") or "")
+            at = int(micro) / 1e6 if micro.isdecimal() and len(micro) < 20 else -1.0  # noqa: PLR2004
+            return self._told(str(values.get("_HOSTNAME") or ""), tag, pid, text, at)
+        if isinstance(values.get("message"), str) and isinstance(values.get("program"), str):  # mailcow's *_MAILLOG
+            seconds = str(values.get("time") or "")
+            at = float(seconds) if seconds.isdecimal() and len(seconds) < 12 else -1.0  # noqa: PLR2004
+            return self._told("", str(values["program"]), "", str(values["message"]).rstrip("\r\n"), at)
+        return None
+
+    def _told(self, host: str, tag: str, pid: str, text: str, at: float) -> Head | None:
+        family = family_of(tag)
+        if family == IGNORED:
+            return None
+        return Head(Origin(host, tag, pid if pid.isdecimal() else "", family), text, 0, "", at)
+
+    def _labelled(self, line: str, depth: int) -> Head | None:
+        inner = line[25:].lstrip(" ")
+        at = float(int(line[1:17], 16) - (1 << 62) - 10) + int(line[17:25], 16) / 1e9  # TAI was 10 s ahead in 1970
+        head = self.open(inner, depth + 1) if depth < _DEPTH else None
+        if head is not None and head.stamp == "":
+            head.at = at
+            if head.origin.family == BARE:
+                match = _SYSLOG.match("- " + inner[: max(0, inner.find(": "))])
+                if match and family_of(match[2]) != IGNORED:
+                    head.origin = Origin("", match[2], match[3] or "", family_of(match[2]))
+                    head.start = inner.find(": ") + 2
+        return head
+
+
+def record_of(head: Head, at: float) -> Record:
+    """Return the record of an opened line, stamped `at`."""
+    return Record(at, head.origin.host, head.origin.tag, head.origin.pid, head.text[head.start :])
+
+
+def _after_structured_data(line: str, start: int) -> int:
+    """Return the position behind the structured data at `start` (RFC 5424, 6.3)."""
+    quoted = False
+    i = start
+    while i < len(line):
+        c = line[i]
+        if quoted:
+            if c == "\\":
+                i += 1
+            elif c == '"':
+                quoted = False
+        elif c == '"':
+            quoted = True
+        elif c == "]" and line[i + 1 : i + 2] != "[":
+            return i + 1
+        i += 1
+    return i
+
+
+def _journal_text(message: object) -> str:
+    """journald writes what is not UTF-8 as an array of bytes."""
+    if isinstance(message, str):
+        return message
+    if isinstance(message, list) and all(isinstance(b, int) and 0 <= b < 256 for b in message):  # noqa: PLR2004
+        return bytes(message).decode("utf-8", "surrogateescape")
+    return ""

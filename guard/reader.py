@@ -1,0 +1,174 @@
+"""A line -> what it means: envelope, scan and parsers joined.  The engine and `mailward parse` share it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from datetime import UTC, datetime
+from typing import Final
+
+from guard import envelope, scan
+from guard.clock import Clock
+from guard.envelope import Envelope, Head
+from guard.model import SOGO, AuthEvent, Record, readable
+from guard.parsers import dovecot_auth, dovecot_login, mailcow_ui, postfix_postscreen, postfix_smtpd, sogo
+from guard.stats import Stats
+
+NAMES: Final = (
+    "",
+    dovecot_auth.NAME,
+    dovecot_login.NAME,
+    postfix_smtpd.NAME,
+    postfix_postscreen.NAME,
+    sogo.NAME,
+    mailcow_ui.NAME,
+)
+_SERVICES: Final = ("", "dovecot", "dovecot", "postfix", "postfix", "sogo", "mailcow")
+# Two workers of SOGo that write at once put two records on one line.
+_MERGED: Final = re.compile(r"[A-Z][a-z]{2} [ 0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-6][0-9] sogod ?\[[0-9]{1,10}\]: ", re.ASCII)
+_PASSWORD: Final = re.compile(r"given password: .*", re.ASCII | re.DOTALL)
+
+
+class Reading:
+    """What was read of one line: `parser` 0 is nothing that matters; `event` None with a parser is a foreign line."""
+
+    __slots__ = ("event", "parser", "rest", "unparsed")
+
+    def __init__(self, parser: int, event: AuthEvent | None, *, unparsed: bool, rest: str) -> None:
+        self.parser = parser
+        self.event = event
+        self.unparsed = unparsed
+        self.rest = rest  # a second record on the same physical line
+
+
+class Reader:
+    """Reads lines; counts what it could and could not read."""
+
+    __slots__ = ("_envelope", "_ok", "_opened", "clock", "last", "stats", "stamped")
+
+    def __init__(self, clock: Clock, stats: Stats) -> None:
+        self.clock = clock
+        self.stats = stats
+        self.last = 0.0  # time of the newest stamp: lines without one share it
+        self.stamped = 0  # lines whose envelope was recognised
+        self._envelope = Envelope()
+        self._ok: dict[int, int] = {}
+
+    def read(self, line: str, now: float) -> Reading | None:
+        """Return what `line` means, None when it cannot matter.  `now` < 0: replay; else times are clamped to it."""
+        head = self._envelope.open(line)
+        if head is None:
+            self.stamped += 1
+            return None
+        parser = scan.route(head.origin.family, head.text, head.start)
+        if head.stamp or head.at >= 0:
+            self.stamped += 1
+        if parser == scan.NONE:
+            return None
+        at = self._time(head, now)
+        record = envelope.record_of(head, at)
+        rest = ""
+        if parser == scan.SOGO and head.origin.family == SOGO:
+            merged = _MERGED.search(record.text)
+            if merged is not None:
+                rest = self._split(record, merged.start())
+        event = _parse(parser, record)
+        if event is None:
+            unparsed = _suspicious(parser, record.text)
+            self.stats.parse.add((NAMES[parser], "unparsed" if unparsed else "foreign"))
+            if unparsed:
+                self.stats.unparsed.add((_SERVICES[parser],))
+            return Reading(parser, None, unparsed=unparsed, rest=rest)
+        self._ok[parser] = self._ok.get(parser, 0) + 1
+        return Reading(parser, event, unparsed=False, rest=rest)
+
+    def flush(self) -> None:
+        """Bring the counters up to date (the hot path keeps its own)."""
+        for parser, n in self._ok.items():
+            self.stats.parse.add((NAMES[parser], "ok"), n)
+        self._ok.clear()
+
+    def _time(self, head: Head, now: float) -> float:
+        at = self.clock.read(head.stamp) if head.stamp else head.at
+        if now < 0:
+            if at < 0:
+                return self.last
+        elif at < 0 or at > now or at < now - 3600.0:
+            if at >= 0:
+                self.stats.ignored.add(("stale",))
+            return now if at < 0 or at > now else now - 3600.0
+        self.last = at
+        return at
+
+    def _split(self, record: Record, cut: int) -> str:
+        """Return the second record of a line, if the first is whole without it; `record` keeps the first."""
+        whole = record.text
+        record.text = whole[:cut]
+        event = sogo.parse(record)
+        if event is None or event.witness in ("broken", "dav_broken"):
+            if whole.startswith("SOGoRootPage ") or "tried wrong password" in whole[:80]:
+                record.text = whole  # the header stands inside a user name
+                return ""
+        return whole[cut:]
+
+
+def _parse(parser: int, record: Record) -> AuthEvent | None:
+    if parser == scan.POSTFIX_SMTPD:
+        return postfix_smtpd.parse(record)
+    if parser == scan.DOVECOT_AUTH:
+        return dovecot_auth.parse(record)
+    if parser == scan.DOVECOT_LOGIN:
+        return dovecot_login.parse(record)
+    if parser == scan.SOGO:
+        return sogo.parse(record)
+    if parser == scan.POSTFIX_POSTSCREEN:
+        return postfix_postscreen.parse(record)
+    return mailcow_ui.parse(record)
+
+
+def _suspicious(parser: int, text: str) -> bool:
+    if parser == scan.POSTFIX_SMTPD:
+        return postfix_smtpd.suspicious(text)
+    if parser == scan.DOVECOT_AUTH:
+        return dovecot_auth.suspicious(text)
+    if parser == scan.DOVECOT_LOGIN:
+        return dovecot_login.suspicious(text)
+    if parser == scan.SOGO:
+        return sogo.suspicious(text)
+    if parser == scan.MAILCOW_UI:
+        return mailcow_ui.suspicious(text)
+    return False
+
+
+def redact(line: str) -> str:
+    """Return a line fit to be kept: without the password or hash that Dovecot may have logged."""
+    if "given password: " in line:
+        line = _PASSWORD.sub("given password: ***)", line)
+    return readable(line)
+
+
+def when(at: float) -> str:
+    """Return seconds since the epoch as RFC 3339."""
+    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z").replace(".000Z", "Z")
+
+
+def describe(event: AuthEvent, secret: bytes) -> dict[str, object]:
+    """Return an event as `mailward parse` shows it; the password is an HMAC-SHA256 under `secret`, 16 hex digits."""
+    password = None
+    if event.password is not None:
+        password = hmac.new(secret, event.password.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()[:16]
+    return {
+        "at": when(event.at),
+        "service": event.service,
+        "protocol": event.protocol,
+        "kind": event.kind,
+        "ip": event.ip,
+        "user": None if event.user is None else readable(event.user),
+        "session": event.session,
+        "count": event.count,
+        "reason": event.reason,
+        "method": event.method,
+        "password": password,
+    }

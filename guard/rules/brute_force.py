@@ -1,0 +1,60 @@
+"""One client address fails too often."""
+
+from __future__ import annotations
+
+from guard.bounded import Bounded
+from guard.model import Policy
+from guard.rules._window import Window
+
+
+class BruteForce:
+    """Rule `brute_force`: one net fails `failures` times within `window`.
+
+    Detects: password guessing from one address (or one IPv6 /64), whatever the protocol or the account, also within
+    a single session.  The window slides exactly: the attempts in (newest - window, newest] count.
+    Why it is bad: each guess that the server judges is a chance to be right.
+    Example: 5 failures in 10 minutes; failures at 0, 500, 500, 500, 1000 and 1001 s ban, at 1001 s.
+    False positives: a phone with an old password retries for hours; many users behind one address add up.  Allow such
+    nets (`lists.allow`), or raise `failures`.
+    Options: failures, window, ban, ban_max, forget, prefix4, prefix6.
+    """
+
+    __slots__ = ("_policy", "windows")
+
+    name = "brute_force"
+
+    def __init__(self, policy: Policy, *, keep: bool) -> None:
+        self._policy = policy
+        self.windows: Bounded[Window] = Bounded("window", policy.max_addresses, policy.window, keep=keep)
+
+    def reconfigure(self, policy: Policy) -> None:
+        """Take other numbers; the windows stay."""
+        self._policy = policy
+
+    def feed(self, net: str, at: float, line: str) -> Window | None:
+        """Enter one attempt of a net; return its window, emptied from here, when it is one too many."""
+        window = self.windows.get(net)
+        if window is None:
+            window = Window()
+            self.windows.put(net, window, at)
+        self.windows.touch(net)
+        if window.add(at, line, self._policy.window) >= self._policy.failures:
+            self.windows.discard(net)
+            return window
+        return None
+
+    def take_back(self, net: str, at: float) -> bool:
+        """Take one attempt back; whether it was in the window."""
+        window = self.windows.peek(net)
+        if window is None or not window.remove(at):
+            return False
+        self.windows.touch(net)
+        if not window.times:
+            self.windows.discard(net)
+        return True
+
+    def put_back(self, net: str, at: float, window: Window) -> None:
+        """Give a net the window that a lifted ban had taken."""
+        self.windows.discard(net)
+        self.windows.put(net, window, at)
+        self.windows.touch(net)

@@ -1,0 +1,146 @@
+"""The ledger of one Dovecot session: what each kind of witness has said, and the best estimate from all of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from guard.bounded import Entry
+from guard.model import MECHANISMS
+
+_NAMES: Final = 16
+_UNKNOWN: Final = 128
+LIFE: Final = 3600.0
+_LINGER: Final = 60.0
+
+
+class Session(Entry):
+    """One session's witnesses.  `counted` is what has been reported as attempts so far."""
+
+    __slots__ = (
+        "anonymous",
+        "authenticate",
+        "cause",
+        "counted",
+        "ended",
+        "errors",
+        "first",
+        "held",
+        "ip",
+        "last",
+        "names",
+        "nameless",
+        "odd",
+        "protocol",
+        "reason",
+        "said",
+        "stamps",
+        "success",
+        "unknown",
+        "user",
+    )
+
+    def __init__(self, ip: str, at: float) -> None:
+        self.ip = ip
+        self.first = at
+        self.last = at
+        self.protocol = "unknown"
+        self.user: str | None = None
+        self.reason = "unspecified"
+        self.counted = 0
+        self.stamps: list[float] = []  # of the attempts counted, so that one can be taken back
+        self.names: dict[str, int] = {}  # lines by passdb or mechanism
+        self.held: dict[str, int] = {}  # of them, those that a success may still explain
+        self.unknown: dict[str, int] = {}  # "passdb user" -> lines that call the user unknown
+        self.odd = 0  # lines whose user is "?"
+        self.nameless = 0  # lines of a worker that names no passdb
+        self.authenticate = 0  # 2.4: `Authenticate X failed` lines: cancelled or refused, not judged
+        self.errors = 0  # lines of a broken password database
+        self.anonymous = 0  # lines without user and address that this session's N explains
+        self.ended = ""  # "end_2.3", "end_2.4" or ""
+        self.cause = ""  # failed | aborted | waiting | other
+        self.said = 0  # N
+        self.success = False
+
+    def hear(self, passdb: str, user: str | None, reason: str, at: float) -> None:
+        """Note one auth line."""
+        self.last = at
+        if user is None:
+            self.odd += 1
+        elif not passdb:
+            self.nameless += 1
+        elif passdb in self.names or len(self.names) < _NAMES:
+            self.names[passdb] = self.names.get(passdb, 0) + 1
+            if reason == "unknown_user" and len(self.unknown) < _UNKNOWN:
+                key = f"{passdb} {user}"
+                self.unknown[key] = self.unknown.get(key, 0) + 1
+        else:
+            self.nameless += 1
+        self.user = user
+        self.reason = reason
+
+    def lines(self, per_attempt: dict[str, int], *, chained: bool) -> int:
+        """Return how many attempts the auth lines speak of: the most that one passdb speaks of, plus what none saw."""
+        names = self.names
+        if len(names) == 1 and not self.held and not per_attempt:
+            for n in names.values():
+                return n + self.odd + self.nameless
+        most = alone = passdbs = 0
+        for name, n in names.items():
+            if name not in MECHANISMS:
+                passdbs += 1
+        chain = chained or passdbs > 1
+        for name, n in names.items():
+            n -= self.held.get(name, 0)
+            if name in MECHANISMS and not chain:
+                alone += n
+            else:
+                k = per_attempt.get(name, 1)
+                most = max(most, (n + k - 1) // k)
+        return most + alone + self.odd + self.nameless
+
+    def lines_of_success(self, user: str | None, *, chained: bool) -> int:
+        """Return the failures before a success: without the lines that the chain wrote for the login that went through."""
+        rest: list[int] = []
+        alone = passdbs = 0
+        for name, n in self.names.items():
+            left = n - self.unknown.get(f"{name} {user}", 0)
+            if name in MECHANISMS:
+                alone += left
+            else:
+                passdbs += 1
+                if left > 0:
+                    rest.append(left)
+        if chained or passdbs > 1:
+            if alone > 0:
+                rest.append(alone)
+            return (min(rest) if rest else 0) + self.odd + self.nameless
+        return (max(rest) if rest else 0) + alone + self.odd + self.nameless
+
+    def estimate(self, per_attempt: dict[str, int], *, chained: bool, verbose: bool) -> int:
+        """Return the best estimate of this session's failed attempts from all that was said up to now."""
+        lines = self.lines(per_attempt, chained=chained)
+        if not self.ended:
+            return lines
+        said = self.said
+        if not verbose:  # N is the only witness
+            if self.cause == "failed":
+                return said
+            return max(0, said - 1) if self.cause in ("aborted", "waiting") else 0
+        if self.ended == "end_2.3":
+            # N also counts what was cancelled; auth lines that name nobody may explain the rest.
+            return min(lines, said) + self.anonymous if said else lines
+        if self.cause == "other":
+            return lines
+        return max(lines, said - self.authenticate - self.errors - (1 if self.cause == "waiting" else 0))
+
+    def worth_keeping(self, at: float) -> bool:
+        """Keep what is open, and for a minute what has ended."""
+        return at - self.last < _LINGER or (not self.ended and not self.success and self.counted > 0 and at - self.first < LIFE)
+
+    def dump(self) -> list[object]:
+        """Return the session as JSON values."""
+        return [
+            self.ip, self.first, self.last, self.protocol, self.user, self.reason, self.counted, self.stamps, self.names,
+            self.held, self.unknown, self.odd, self.nameless, self.authenticate, self.errors, self.anonymous, self.ended,
+            self.cause, self.said, self.success,
+        ]  # fmt: skip

@@ -1,0 +1,322 @@
+"""Dovecot's witnesses: auth lines, the login process's success or end line, and anonymous lines.
+
+The estimate of a session is made anew after each of its lines (guard/sessions/_session.py); it may fall, and what was
+reported too much is taken back.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from guard import addresses
+from guard.model import MECHANISMS, AuthEvent, Success
+from guard.sessions._host import Host
+from guard.sessions._ledger import Client, Ledger, add, take
+from guard.sessions._session import LIFE, Session
+
+_PAIRING: Final = 12.0  # Postfix gives up on Dovecot after 10 s
+_LATE: Final = 2.0  # lines of the two daemons may come this much out of order
+_CHAIN_WAIT: Final = 2.0  # a success follows its chain's refusals within milliseconds
+_BEFORE: Final = 60.0  # lines this old belong to a Postfix session that shows only now
+_SESSIONLESS: Final = 5.0
+_OF_ADDRESS: Final = 16
+_UNHELD: Final = 1024
+
+
+def auth(ledger: Ledger, host: Host, event: AuthEvent) -> None:
+    """Enter a line that one passdb wrote of one attempt."""
+    if not host.verbose:
+        host.verbose = True
+        _believe_no_more(ledger, host, event.at)
+    host.has_dovecot = True
+    ledger.dovecot_speaks = True
+    ip = event.ip
+    if ip is None:
+        return
+    if event.session is None:
+        _smtp(ledger, host, event, ip)
+        return
+    session = find(ledger, host, event, event.session, ip)
+    session.hear(event.source, event.user, event.reason or "unspecified", event.at)
+    if session.success:
+        return
+    if host.chained and event.reason == "unknown_user" and not session.ended and event.source not in MECHANISMS:
+        session.held[event.source] = session.held.get(event.source, 0) + 1
+        host.held.append((event.at + _CHAIN_WAIT, event.session, event.source))
+        if len(host.held) > _UNHELD:
+            _, key, passdb = host.held.pop(0)
+            _release(ledger, host, event.at, key, passdb)
+    _reckon(ledger, host, session, event)
+
+
+def _reckon(ledger: Ledger, host: Host, session: Session, event: AuthEvent) -> None:
+    before = session.counted
+    estimate = session.estimate(host.lines_per_attempt, chained=host.chained, verbose=host.verbose)
+    if estimate == before and not session.held:
+        ledger.stats.witness_suppressed.add(("dovecot",))
+    ledger.settle(session, event.at, estimate, 0 if session.ended else 1)
+
+
+def find(ledger: Ledger, host: Host, event: AuthEvent, key: str, ip: str) -> Session:
+    """Return the session of an id, a new one if need be; the address inside the id is right where they disagree."""
+    session = host.sessions.get(key)
+    host.sessions.touch(key)
+    if session is not None and event.at - session.first <= LIFE + _PAIRING:
+        if session.ip != ip:
+            ledger.stats.ignored.add(("anomaly",))
+        return session
+    inside = addresses.of_session(key)
+    if inside is not None and inside != ip:
+        ledger.stats.ignored.add(("anomaly",))
+        ip = inside
+    session = Session(ip, event.at)
+    host.sessions.put(key, session, event.at)
+    known = ledger.client(ip, event.at).sessions
+    if len(known) >= _OF_ADDRESS:
+        known.pop(0)
+    known.append(key)
+    return session
+
+
+def release(ledger: Ledger, host: Host, at: float) -> None:
+    """Count the held lines that no success has explained in time."""
+    while host.held and host.held[0][0] <= at:
+        _, key, passdb = host.held.pop(0)
+        _release(ledger, host, at, key, passdb)
+
+
+def _release(ledger: Ledger, host: Host, at: float, key: str, passdb: str) -> None:
+    session = host.sessions.peek(key)
+    if session is None or session.success or not session.held.get(passdb):
+        return
+    session.held[passdb] -= 1
+    host.sessions.touch(key)
+    estimate = session.estimate(host.lines_per_attempt, chained=host.chained, verbose=host.verbose)
+    ledger.settle(session, at, estimate, 0 if session.ended else 1)
+
+
+def login(ledger: Ledger, host: Host, event: AuthEvent) -> None:
+    """Enter a success: what its chain of passdbs wrote is part of it, not a failure."""
+    host.has_dovecot = True
+    ip = event.ip
+    if ip is None:
+        return
+    session = None
+    if event.session is not None:
+        session = host.sessions.get(event.session)
+    elif (client := ledger.clients.peek(ip)) is not None:
+        session = _of_address(host, client, event)
+    if session is not None and not session.success:
+        session.success = True
+        session.last = event.at
+        session.protocol = _move(ledger, session, event.protocol)
+        session.held.clear()
+        if event.session is not None:
+            host.sessions.touch(event.session)
+        lines = session.lines(host.lines_per_attempt, chained=host.chained)
+        estimate = session.lines_of_success(event.user, chained=host.chained)
+        if estimate < lines and session.unknown:
+            host.chained = True
+        ledger.settle(session, event.at, estimate, 0)
+        ledger.stats.session_ended("dovecot", session.counted)
+        ip = session.ip
+    elif event.session is not None:
+        ip = addresses.of_session(event.session) or ip
+    ledger.successes.append(Success(event.at, ip, event.user, "dovecot", event.protocol, 1))
+
+
+def authenticate(ledger: Ledger, host: Host, event: AuthEvent) -> None:
+    """Enter 2.4's line of a cancelled or refused exchange; for `Inactivity` it comes after the end line."""
+    host.has_dovecot = True
+    if event.ip is None or event.session is None:
+        return
+    session = find(ledger, host, event, event.session, event.ip)
+    session.authenticate += 1
+    session.last = event.at
+    session.protocol = _move(ledger, session, event.protocol)
+    if session.ended:
+        _reckon(ledger, host, session, event)
+
+
+def end(ledger: Ledger, host: Host, event: AuthEvent) -> None:
+    """Enter a session's end: N only adds what nobody has seen."""
+    host.has_dovecot = True
+    ip = event.ip
+    if ip is None:
+        return
+    session = _ending(ledger, host, event, ip)
+    if session is None:
+        return
+    if session.success or session.ended:
+        return
+    session.ended = event.witness
+    session.cause = event.source
+    session.said = event.count
+    session.last = event.at
+    session.held.clear()
+    session.protocol = _move(ledger, session, event.protocol)
+    if session.counted == 0 or event.user:
+        session.user = event.user or session.user
+    lines = session.lines(host.lines_per_attempt, chained=host.chained)
+    if host.verbose and event.count:
+        _learn(host, session, event)
+        lines = session.lines(host.lines_per_attempt, chained=host.chained)
+        if event.witness == "end_2.3" and event.source != "other" and lines < event.count:
+            session.anonymous = host.claim(event.at - event.seconds - 1.0, event.at + 1.0, event.count - lines)
+    estimate = session.estimate(host.lines_per_attempt, chained=host.chained, verbose=host.verbose)
+    if event.count and session.counted:
+        ledger.stats.witness_suppressed.add(("dovecot",), min(session.counted, event.count))
+    ledger.settle(session, event.at, estimate, 0)
+    ledger.stats.session_ended("dovecot", session.counted)
+
+
+def _ending(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> Session | None:
+    """Return the session that an end line ends; None where it ends nothing that matters."""
+    if event.session is not None:
+        if event.count == 0 and host.sessions.peek(event.session) is None:
+            return None
+        return find(ledger, host, event, event.session, ip)
+    client = ledger.clients.peek(ip)
+    session = None if client is None else _of_address(host, client, event)
+    if session is None and event.count:
+        session = Session(ip, event.at)
+        host.sessions.put(f"{ip} {event.at} {event.user}", session, event.at)
+    return session
+
+
+def _of_address(host: Host, client: Client, event: AuthEvent) -> Session | None:
+    """Return the open session that a line without an id speaks of: of its address, of its user if one fits."""
+    since = event.at - event.seconds - _SESSIONLESS
+    best: Session | None = None
+    for key in client.sessions:
+        session = host.sessions.peek(key)
+        if session is None or session.ended or session.success or session.last < since:
+            continue
+        fits = session.user is not None and event.user is not None and session.user.lower() == event.user.lower()
+        if best is None or fits:
+            best = session
+            host.sessions.touch(key)
+            if fits:
+                break
+    return best
+
+
+def _move(ledger: Ledger, session: Session, protocol: str) -> str:
+    """Move what was counted before the protocol showed; return the protocol."""
+    if session.protocol == "unknown" and protocol != "unknown":
+        if session.counted:
+            ledger.moves.append((session.ip, session.reason, protocol, session.counted))
+    return protocol
+
+
+def _learn(host: Host, session: Session, event: AuthEvent) -> None:
+    """Learn from an end line how many lines one attempt writes."""
+    passdbs = [name for name in session.names if name not in MECHANISMS]
+    mechanisms = len(session.names) - len(passdbs)
+    said = event.count
+    if event.source != "failed" or session.odd or session.nameless or session.authenticate or session.errors:
+        return
+    if said == 1:
+        if len(session.names) > 1:
+            host.chained = True
+        elif passdbs and session.names[passdbs[0]] == 1:
+            host.chained = False
+    elif len(passdbs) > 1 and min(session.names[name] for name in passdbs) >= said:
+        host.chained = True
+    if mechanisms:
+        return
+    for name in passdbs:
+        lines = session.names[name]
+        if lines > said and lines % said == 0:
+            host.learn(name, lines // said)
+            host.chained = True
+        elif lines == said == 1:
+            host.learn(name, 1)
+
+
+def anonymous(ledger: Ledger, host: Host, event: AuthEvent) -> None:
+    """Enter a failure line that names nobody: it belongs to a Postfix failure or to a session that has not ended."""
+    if not host.verbose:
+        host.verbose = True
+        _believe_no_more(ledger, host, event.at)
+    host.has_dovecot = True
+    ledger.dovecot_speaks = True
+    if event.witness == "illegal_chars":
+        if not host.faceless:  # its attempt has a line of its own
+            return
+    elif event.source != "ambiguous":
+        host.faceless = True
+    while host.claims and host.claims[0][0] < event.at - _LATE:
+        host.claims.pop(0)
+    if host.claims:
+        host.claims.pop(0)
+    else:
+        host.leave(event.at)
+
+
+def _believe_no_more(ledger: Ledger, host: Host, at: float) -> None:
+    """The host turns out to log each attempt: what was believed of N alone is reckoned again."""
+    for _, session in host.sessions.items():
+        if session.ended:
+            estimate = session.estimate(host.lines_per_attempt, chained=host.chained, verbose=True)
+            ledger.settle(session, at, min(estimate, session.counted), 0)
+
+
+def error(ledger: Ledger, host: Host, event: AuthEvent) -> None:
+    """Enter an error of the password database: the client is not at fault."""
+    host.has_dovecot = True
+    ip = event.ip
+    if ip is None:
+        return
+    ledger.stats.ignored.add(("outage",))
+    ledger.stats.auth_unjudged.add(("dovecot",))
+    if event.session is not None:
+        session = find(ledger, host, event, event.session, ip)
+        session.errors += 1
+        session.last = event.at
+        return
+    client = ledger.client(ip, event.at)
+    recent = client.recent
+    while recent and recent[0][0] < event.at - _LATE:
+        recent.pop(0)
+    if recent and client.unpaired:  # Postfix told of it first
+        at, protocol = recent.pop()
+        client.unpaired.pop()
+        ledger.take_back(at, ip, protocol)
+    else:
+        add(client.errors, event.at)
+
+
+def _smtp(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
+    """Enter an auth line without a session.  While Postfix shows the address its lines alone count."""
+    client = ledger.client(ip, event.at)
+    if ledger.visible(host, ip, event.at):
+        client.alone = None
+        if client.lost and take(client.lost, event.at - 10.0):
+            ledger.count(event, ip, -1)
+        elif take(client.unpaired, event.at - _PAIRING):
+            host.claims = [claim for claim in host.claims if claim[1] != ip] if host.claims else host.claims
+            ledger.stats.witness_suppressed.add(("dovecot",))
+        elif not (host.chained and client.free and event.at - client.free[-1] < 1.0):
+            add(client.free, event.at)
+        return
+    alone = client.alone
+    if alone is None or event.at - alone.last > _BEFORE or client.alone_host != host.name:
+        alone = client.alone = Session(ip, event.at)
+        client.alone_host = host.name
+    alone.hear(event.source, event.user, event.reason or "unspecified", event.at)
+    ledger.settle(alone, event.at, alone.lines(host.lines_per_attempt, chained=host.chained), -1)
+
+
+def postfix_shows(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
+    """Postfix shows an address that Dovecot alone spoke of: its lines of the last minute are taken back."""
+    client = ledger.clients.peek(ip)
+    if client is None or client.alone is None or not ledger.speaks_for(host, client.alone_host):
+        return
+    alone = client.alone
+    client.alone = None
+    ledger.clients.touch(ip)
+    old = [at for at in alone.stamps if at < event.at - _BEFORE]
+    client.free.extend(at for at in alone.stamps if at >= event.at - _BEFORE)
+    del client.free[:-64]
+    ledger.settle(alone, event.at, len(old), -1)

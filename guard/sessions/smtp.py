@@ -1,0 +1,115 @@
+"""Postfix's witnesses: one line an attempt, at the moment of the answer; it speaks for an address while it shows it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from guard.model import AuthEvent, Success
+from guard.sessions import dovecot
+from guard.sessions._host import Host
+from guard.sessions._ledger import Ledger, add, take
+
+_PAIRING: Final = 12.0
+
+
+def hear(ledger: Ledger, host: Host, event: AuthEvent) -> None:
+    """Enter one line of a smtpd process."""
+    ip = event.ip
+    witness = event.witness
+    if not host.has_postfix:
+        host.has_postfix = True
+        ledger.orphans.append(host)
+    process = event.process
+    if witness == "socket":
+        if process:
+            host.connection(process, "").socket_error = True
+        ledger.stats.ignored.add(("outage",))
+        return
+    if ip is None:
+        if process and witness in ("connect", "disconnect"):
+            host.smtpd.pop(process, None)
+        return
+    if ledger.clients.peek(ip) is not None:
+        dovecot.postfix_shows(ledger, host, event, ip)
+    host.see(ip, event.at)
+    if witness == "connect":
+        if process:
+            host.smtpd.pop(process, None)
+            host.connection(process, ip)
+    elif witness == "disconnect":
+        _disconnect(ledger, host, event, ip)
+    elif witness == "sasl" or witness == "unavailable":  # noqa: PLR1714
+        _failed(ledger, host, event, ip)
+    elif witness == "unanswered":
+        _unanswered(ledger, host, event, ip)
+    elif witness == "client":
+        _succeeded(ledger, host, event, ip)
+
+
+def _disconnect(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
+    served = host.smtpd.pop(event.process, None) if event.process else None
+    ok = event.count
+    if served is not None:
+        ledger.stats.session_ended("postfix", served.counted)
+        ok -= served.ok
+    if ok > 0:
+        ledger.successes.append(Success(event.at, ip, None, "postfix", event.protocol, ok))
+
+
+def _succeeded(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
+    if event.process:
+        served = host.connection(event.process, ip)
+        if served.ok:
+            return  # another message of the same login
+        served.ok = 1
+    ledger.successes.append(Success(event.at, ip, event.user, "postfix", event.protocol, 1))
+
+
+def _failed(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
+    served = host.connection(event.process, ip) if event.process else None
+    if served is not None:
+        if event.witness == "unavailable" and served.socket_error:
+            served.socket_error = False
+            _outage(ledger)
+            return
+        if served.ip and served.ip != ip:
+            ledger.stats.ignored.add(("anomaly",))  # XCLIENT: the line's own address is right
+        served.counted += 1
+    if ledger.dovecot_speaks:
+        client = ledger.client(ip, event.at)
+        if not take(client.free, event.at - _PAIRING):
+            if client.errors and take(client.errors, event.at - _PAIRING):
+                if served is not None:
+                    served.counted -= 1
+                _outage(ledger)
+                return
+            if host.faceless and not host.claim(event.at - _PAIRING, event.at + 1.0, 1):
+                host.claims.append((event.at, ip))
+                if len(host.claims) > 1024:  # noqa: PLR2004
+                    del host.claims[:512]
+            add(client.unpaired, event.at)
+            client.recent.append((event.at, event.protocol))
+            del client.recent[:-8]
+        else:
+            ledger.stats.witness_suppressed.add(("dovecot",))
+    ledger.count(event, ip, 1 if served is not None else -1)
+
+
+def _unanswered(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
+    """`Connection lost`: usually a guess that came too fast, but it also hits the innocent."""
+    client = ledger.client(ip, event.at)
+    claimed = take(client.free, event.at - _PAIRING)
+    if claimed or ledger.was_confirmed(ip, event.at):
+        served = host.connection(event.process, ip) if event.process else None
+        if served is not None:
+            served.counted += 1
+        ledger.count(event, ip, 1 if served is not None else -1, confirms=claimed)
+        return
+    add(client.lost, event.at)
+    ledger.stats.auth_unjudged.add(("postfix",))
+    ledger.stats.ignored.add(("unjudged",))
+
+
+def _outage(ledger: Ledger) -> None:
+    ledger.stats.auth_unjudged.add(("postfix",))
+    ledger.stats.ignored.add(("outage",))

@@ -1,0 +1,57 @@
+"""SOGo's witnesses: a record of the login page, then the access line of the same worker with the same address text.
+
+User names are written raw, newlines and all, so anything after a *broken* record (one whose own tail is not on its
+line) may be the attacker's: it is in quarantine until the access line of that worker and that address text.  Its own
+times are his too, so the quarantine ends by lines, never by time.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from guard.model import AuthEvent, Success
+from guard.sessions._host import Sogo, Worker
+from guard.sessions._ledger import Ledger
+
+_WORKERS: Final = 1024
+_QUARANTINE: Final = 4096  # lines
+
+
+def hear(ledger: Ledger, book: Sogo, event: AuthEvent) -> None:
+    """Enter one record of SOGo."""
+    witness = event.witness
+    access = witness.startswith("access")
+    if book.pid:
+        book.left -= 1
+        ends = access and event.pid == book.pid and (not book.literal or event.source == book.literal)
+        if not ends and book.left > 0:
+            ledger.stats.ignored.add(("anomaly",))
+            return
+        book.pid = ""
+    if not access:
+        if witness in ("broken", "dav_broken"):
+            book.pid = event.pid
+            book.literal = event.source
+            book.left = _QUARANTINE
+        if len(book.workers) >= _WORKERS:
+            book.workers.clear()
+        book.workers[event.pid] = Worker(witness, event.source, event.user)
+        return
+    worker = book.workers.pop(event.pid, None)
+    if worker is None:
+        return
+    if worker.kind == "page_success":
+        if worker.literal == event.source and event.ip is not None:
+            event.user = worker.user
+            ledger.successes.append(Success(event.at, event.ip, worker.user, "sogo", "web", 1))
+        return
+    if witness != "access_refused" or event.ip is None:
+        return
+    if worker.kind in ("page", "broken"):
+        if event.protocol != "web" or worker.literal != event.source:
+            return
+    elif event.protocol == "web":
+        return
+    event.user = worker.user
+    event.reason = "password_mismatch" if worker.kind.startswith("dav") else "unspecified"
+    ledger.count(event, event.ip, 0)

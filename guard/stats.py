@@ -1,0 +1,103 @@
+"""What every stage counts.  Plain numbers under closed label sets, never an address or a user.
+
+The exporters read this object at scrape time; nothing here knows of Prometheus.  One `Stats` belongs to one engine.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+Labels = tuple[str, ...]
+
+SESSION_BUCKETS: Final = (1, 2, 3, 5, 10, 20, 50, 100)
+SECONDS_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+
+
+class Histogram:
+    """Cumulative buckets as Prometheus wants them; `bounds` are the upper bounds, +Inf is implied."""
+
+    __slots__ = ("bounds", "count", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts: list[int] = [0] * len(bounds)  # per bucket, not cumulative
+        self.count = 0
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one observation."""
+        self.count += 1
+        self.total += value
+        for i, bound in enumerate(self.bounds):
+            if value <= bound:
+                self.counts[i] += 1
+                return
+
+
+class Counter:
+    """A count per tuple of labels; the tuples come from closed sets."""
+
+    __slots__ = ("values",)
+
+    def __init__(self) -> None:
+        self.values: dict[Labels, int] = {}
+
+    def add(self, labels: Labels, n: int = 1) -> None:
+        """Add `n` to the count under `labels`."""
+        self.values[labels] = self.values.get(labels, 0) + n
+
+    def total(self) -> int:
+        """Return the sum over all labels."""
+        return sum(self.values.values())
+
+
+class Stats:
+    """Every number of the product; the name of a field is its metric's without `mailward_` and `_total`."""
+
+    __slots__ = (
+        "auth_failures",
+        "auth_revoked",
+        "auth_successes",
+        "auth_unjudged",
+        "ban_drift",
+        "bans",
+        "detection_seconds",
+        "enforcement_seconds",
+        "evicted",
+        "findings",
+        "ignored",
+        "lines",
+        "parse",
+        "session_attempts",
+        "tracked",
+        "unbans",
+        "unparsed",
+        "witness_suppressed",
+    )
+
+    def __init__(self) -> None:
+        self.lines = Counter()  # source, service
+        self.parse = Counter()  # parser, result: ok | foreign | unparsed
+        self.unparsed = Counter()  # service
+        self.auth_failures = Counter()  # service, protocol, reason
+        self.auth_successes = Counter()  # service, protocol
+        self.auth_revoked = Counter()  # service, protocol
+        self.auth_unjudged = Counter()  # service
+        self.witness_suppressed = Counter()  # service
+        self.findings = Counter()  # rule
+        self.bans = Counter()  # rule, family
+        self.unbans = Counter()  # cause
+        self.ban_drift = Counter()  # kind
+        self.evicted = Counter()  # kind: address | session | account
+        self.ignored = Counter()  # reason: trusted | own | allowed | unjudged | outage | stale | anomaly
+        self.tracked: dict[str, int] = {}  # kind: address | session | account
+        self.session_attempts: dict[str, Histogram] = {}  # service
+        self.detection_seconds = Histogram(SECONDS_BUCKETS)
+        self.enforcement_seconds = Histogram(SECONDS_BUCKETS)
+
+    def session_ended(self, service: str, attempts: int) -> None:
+        """Count a finished session's failures into its histogram."""
+        histogram = self.session_attempts.get(service)
+        if histogram is None:
+            histogram = self.session_attempts[service] = Histogram(SESSION_BUCKETS)
+        histogram.observe(attempts)

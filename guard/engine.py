@@ -109,7 +109,7 @@ class Engine:
             reading = reader.read(line, now)
             while reading is not None:
                 if reading.event is not None:
-                    self._event(reading.event, line, done)
+                    self._event(reading.event, source, line, done)
                 elif reading.unparsed:
                     self.unparsed += 1
                     self._relevant += 1
@@ -119,7 +119,7 @@ class Engine:
         self.stats.lines.add((source, "all"), len(lines))
         return done
 
-    def _event(self, event: AuthEvent, line: str, done: list[Action]) -> None:
+    def _event(self, event: AuthEvent, source: str, line: str, done: list[Action]) -> None:
         self._relevant += 1
         at = event.at
         if self._first < 0:
@@ -129,7 +129,7 @@ class Engine:
         kind = event.kind
         if kind == REFUSED or kind == CANCELLED or kind == "unjudged":  # noqa: PLR1714
             self._kinds[kind] = self._kinds.get(kind, 0) + 1
-        self._sessions.feed(event)
+        self._sessions.feed(event, source)
         ledger = self._sessions.ledger
         if ledger.out or ledger.successes or ledger.moves:
             self._drain(line, done)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import hmac
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
 
@@ -172,3 +174,35 @@ def describe(event: AuthEvent, secret: bytes) -> dict[str, object]:
         "method": event.method,
         "password": password,
     }
+
+
+def merged(streams: list[Iterator[bytes]], clock: Clock) -> Iterator[tuple[int, bytes]]:
+    """Yield (stream, line) of several logs in the order of their times, each log's own order kept.
+
+    A line without a stamp belongs to the line before it.  A stamp ahead of the next line's is not believed, and one
+    behind the last line's does not move its line: a user name in SOGo's log may hold either.
+    """
+    yield from ((stream, line) for _, stream, _, line in heapq.merge(*(_keyed(i, s, clock) for i, s in enumerate(streams))))
+
+
+def _keyed(stream: int, lines: Iterator[bytes], clock: Clock) -> Iterator[tuple[float, int, int, bytes]]:
+    opener = Envelope()
+    key = -1.0
+    held: tuple[float, bytes] | None = None
+    n = 0
+    for line in lines:
+        at = _stamp(opener, line, clock)
+        if held is not None:
+            key = max(key, min(held[0], at) if at >= 0 and held[0] >= 0 else held[0])
+            yield key, stream, n, held[1]
+            n += 1
+        held = (at, line)
+    if held is not None:
+        yield max(key, held[0]), stream, n, held[1]
+
+
+def _stamp(opener: Envelope, line: bytes, clock: Clock) -> float:
+    head = opener.open(line.decode("utf-8", "surrogateescape").rstrip("\r\n"))
+    if head is None:
+        return -1.0
+    return clock.read(head.stamp) if head.stamp else head.at

@@ -38,7 +38,7 @@ _TAIL: Final = re.compile(
 )
 _METHOD: Final = re.compile(r"\A.*, method=([A-Za-z0-9_-]{1,64})\Z", re.ASCII | re.DOTALL)
 _WHY: Final = re.compile(
-    r"\A.*?\(([a-z][a-z0-9' ]{2,80})(?:, ([0-9]{1,6}) attempts?)?(?:(?: in|, waited) ([0-9]{1,6}) secs)?\)(?: \(([a-z0-9_]{1,60})\))?\Z",
+    r"\A.*?\(([a-z][A-Za-z0-9' ]{2,80})(?:, ([0-9]{1,6}) attempts?)?(?:(?: in|, waited) ([0-9]{1,6}) secs)?\)(?: \(([a-z0-9_]{1,60})\))?\Z",
     re.ASCII | re.DOTALL,
 )
 _AUTHENTICATE: Final = re.compile(r"\A(?:Authenticate [^ ]{1,64}|Login) failed: .*\Z", re.ASCII | re.DOTALL)

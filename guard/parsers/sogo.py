@@ -14,7 +14,7 @@ import re
 from typing import Final
 
 from guard import addresses
-from guard.model import DISCONNECT, FAILURE, REFUSED, SUCCESS, AuthEvent, Record
+from guard.model import DISCONNECT, FAILURE, REFUSED, SUCCESS, TRUSTED, AuthEvent, Record
 
 NAME: Final = "sogo"
 SERVICE: Final = "sogo"
@@ -39,12 +39,23 @@ _ACCESS: Final = re.compile(
     r" [0-9.]{1,12} - - [0-9]{1,12}[KMG]? - [0-9]{1,12}\Z",
     re.ASCII | re.DOTALL,
 )
+_PROXIES: Final = addresses.NetSet(TRUSTED)
 _DAV_BODY: Final = "12"  # of the 401 to wrong credentials; without credentials it is 0
 
 
 def client_of(literal: str) -> str | None:
-    """Return the address in what the proxy said: the last of a list is the nearest proxy's word."""
-    return addresses.read(literal.rpartition(", ")[2].strip())
+    """Return the client in what the proxy said, None where that is not one address.
+
+    A list is what X-Forwarded-For grows behind several proxies; behind the client only proxies may stand in it.
+    """
+    first, comma, rest = literal.partition(", ")
+    ip = addresses.read(first)
+    if comma and ip is not None:
+        for text in rest.split(", "):
+            proxy = addresses.read(text)
+            if proxy is None or not _PROXIES.holds(proxy):
+                return None
+    return ip
 
 
 def parse(record: Record) -> AuthEvent | None:

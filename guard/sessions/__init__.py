@@ -43,9 +43,14 @@ class Sessions:
     def __init__(self, stats: Stats, *, max_sessions: int, max_clients: int, keep: bool) -> None:
         self.ledger = Ledger(stats, max_sessions, max_clients, keep=keep)
 
-    def feed(self, event: AuthEvent) -> None:
-        """Enter one event."""
+    def feed(self, event: AuthEvent, source: str) -> None:
+        """Enter one event of a source (a file, a container ...)."""
         ledger = self.ledger
+        if ledger.sogo:
+            book = ledger.sogo.get(source)
+            if book is not None and book.pid and event.service != "sogo":
+                sogo.quarantined(ledger, book)  # a SOGo user name may hold lines of every daemon
+                return
         host = ledger.host(event.host)
         if host.held:
             dovecot.release(ledger, host, event.at)
@@ -69,7 +74,7 @@ class Sessions:
                 dovecot.error(ledger, host, event)
             return
         if event.service == "sogo":
-            sogo.hear(ledger, host.sogo, event)
+            sogo.hear(ledger, ledger.sogo_book(source), event)
         elif witness == "ui" and event.ip is not None:
             ledger.count(event, event.ip, -1)
 

@@ -5,7 +5,7 @@ Several hosts can share one log: process ids, sessions and habits belong to a ho
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from typing import Final
 
 from guard.bounded import Bounded, Entry
@@ -30,7 +30,7 @@ class Worker:
 
 
 class Sogo(Entry):
-    """The workers of one host, and the quarantine."""
+    """The workers that one source shows, and its quarantine.  By source: in a forged line the host is forged too."""
 
     __slots__ = ("left", "literal", "pid", "workers")
 
@@ -75,7 +75,6 @@ class Host(Entry):
         "pool",
         "sessions",
         "smtpd",
-        "sogo",
         "verbose",
         "visible",
         "visible_old",
@@ -92,13 +91,12 @@ class Host(Entry):
         self.chained = False  # several passdbs write a line each for one attempt
         self.lines_per_attempt: dict[str, int] = {}  # by passdb, where it is not one
         self.held: list[tuple[float, str, str]] = []  # (until, session, passdb): lines that a success may explain
-        self.pool: list[float] = []  # times of anonymous failure lines that nobody has claimed
+        self.pool: list[float] = []  # times of anonymous failure lines that no Postfix failure has claimed
         self.claims: list[tuple[float, str]] = []  # (time, address) of Postfix failures without their auth line
         self.visible: dict[str, float] = {}  # address -> last line of Postfix about it
         self.visible_old: dict[str, float] = {}
         self.visible_since = 0.0
         self.smtpd: dict[str, Smtpd] = {}  # by tag and pid
-        self.sogo = Sogo()
 
     def see(self, ip: str, at: float) -> None:
         """Note that Postfix shows a connection of `ip`."""
@@ -130,23 +128,28 @@ class Host(Entry):
             del self.pool[: _POOL // 4]
         insort(self.pool, at)
 
-    def claim(self, since: float, until: float, most: int) -> int:
-        """Take up to `most` anonymous lines of [since, until], the earliest first; return how many there were.
+    def claim(self, since: float, until: float) -> bool:
+        """Take the earliest anonymous line of [since, until] for a Postfix failure; whether there was one."""
+        self._expire(until)
+        first = bisect_left(self.pool, since)
+        if first < len(self.pool) and self.pool[first] <= until:
+            del self.pool[first]
+            return True
+        return False
 
-        Claims come by deadline, and each takes the earliest line that it may: no other order satisfies more of them.
+    def anonymous(self, since: float, until: float, most: int) -> int:
+        """Return how many anonymous lines of [since, until], at most `most`, may be a session's own.
+
+        Sessions do not take them from each other: N also counts cancelled exchanges, and a short session with some of
+        those would starve a long one of its real failures.
         """
-        pool = self.pool
-        if not pool:
-            return 0
-        stale = bisect_left(pool, until - _HORIZON)
+        self._expire(until)
+        return min(most, bisect_right(self.pool, until) - bisect_left(self.pool, since))
+
+    def _expire(self, at: float) -> None:
+        stale = bisect_left(self.pool, at - _HORIZON)
         if stale:
-            del pool[:stale]
-        first = bisect_left(pool, since)
-        last = first
-        while last < len(pool) and last - first < most and pool[last] <= until:
-            last += 1
-        del pool[first:last]
-        return last - first
+            del self.pool[:stale]
 
     def learn(self, passdb: str, lines: int) -> None:
         """Note that one attempt writes `lines` lines of one passdb."""

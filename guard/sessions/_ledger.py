@@ -6,7 +6,7 @@ from typing import Final
 
 from guard.bounded import Bounded, Entry
 from guard.model import Attempt, AuthEvent, Success
-from guard.sessions._host import VISIBLE, Host
+from guard.sessions._host import VISIBLE, Host, Sogo
 from guard.sessions._session import LIFE, Session
 from guard.stats import Stats
 
@@ -39,7 +39,7 @@ class Client(Entry):
 class Ledger:
     """State shared by the daemons' books.  `out` collects what is to be reported; whoever feeds drains it."""
 
-    __slots__ = ("_max_sessions", "clients", "confirmed", "dovecot_speaks", "hosts", "keep", "moves", "orphans", "out", "stats", "successes")
+    __slots__ = ("_max_sessions", "clients", "confirmed", "dovecot_speaks", "hosts", "keep", "moves", "orphans", "out", "sogo", "stats", "successes")
 
     def __init__(self, stats: Stats, max_sessions: int, max_clients: int, *, keep: bool) -> None:
         self.stats = stats
@@ -51,6 +51,7 @@ class Ledger:
         self.confirmed: Bounded[Seen] = Bounded("confirmed", max_clients, _CONFIRMED, keep=keep)
         self.out: list[Attempt] = []
         self.successes: list[Success] = []
+        self.sogo: dict[str, Sogo] = {}  # by source
         self.moves: list[tuple[str, str, str, int]] = []  # address, reason, protocol, attempts: it showed later
         self.dovecot_speaks = False  # some Dovecot logs attempts: Postfix's lines have partners
 
@@ -62,6 +63,15 @@ class Ledger:
                 del self.hosts[next(iter(self.hosts))]
             host = self.hosts[name] = Host(name, Bounded(f"session {name}", self._max_sessions, LIFE / 2, keep=self.keep))
         return host
+
+    def sogo_book(self, source: str) -> Sogo:
+        """Return SOGo's book for a source."""
+        book = self.sogo.get(source)
+        if book is None:
+            if len(self.sogo) >= _HOSTS:
+                del self.sogo[next(iter(self.sogo))]
+            book = self.sogo[source] = Sogo()
+        return book
 
     def client(self, ip: str, at: float) -> Client:
         """Return the client's book, a new one if need be."""

@@ -162,7 +162,7 @@ def end(ledger: Ledger, host: Host, event: AuthEvent) -> None:
         _learn(host, session, event)
         lines = session.lines(host.lines_per_attempt, chained=host.chained)
         if event.witness == "end_2.3" and event.source != "other" and lines < event.count:
-            session.anonymous = host.claim(event.at - event.seconds - 1.0, event.at + 1.0, event.count - lines)
+            session.anonymous = host.anonymous(event.at - event.seconds - 1.0, event.at + 1.0, event.count - lines)
     estimate = session.estimate(host.lines_per_attempt, chained=host.chained, verbose=host.verbose)
     if event.count and session.counted:
         ledger.stats.witness_suppressed.add(("dovecot",), min(session.counted, event.count))
@@ -241,11 +241,7 @@ def anonymous(ledger: Ledger, host: Host, event: AuthEvent) -> None:
         _believe_no_more(ledger, host, event.at)
     host.has_dovecot = True
     ledger.dovecot_speaks = True
-    if event.witness == "illegal_chars":
-        if not host.faceless:  # its attempt has a line of its own
-            return
-    elif event.source != "ambiguous":
-        host.faceless = True
+    host.faceless = True
     while host.claims and host.claims[0][0] < event.at - _LATE:
         host.claims.pop(0)
     if host.claims:

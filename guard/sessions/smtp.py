@@ -83,7 +83,7 @@ def _failed(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
                     served.counted -= 1
                 _outage(ledger)
                 return
-            if host.faceless and not host.claim(event.at - _PAIRING, event.at + 1.0, 1):
+            if host.faceless and not host.claim(event.at - _PAIRING, event.at + 1.0):
                 host.claims.append((event.at, ip))
                 if len(host.claims) > 1024:  # noqa: PLR2004
                     del host.claims[:512]

@@ -22,10 +22,8 @@ def hear(ledger: Ledger, book: Sogo, event: AuthEvent) -> None:
     witness = event.witness
     access = witness.startswith("access")
     if book.pid:
-        book.left -= 1
-        ends = access and event.pid == book.pid and (not book.literal or event.source == book.literal)
-        if not ends and book.left > 0:
-            ledger.stats.ignored.add(("anomaly",))
+        if not access or event.pid != book.pid or (book.literal and event.source != book.literal):
+            quarantined(ledger, book)
             return
         book.pid = ""
     if not access:
@@ -55,3 +53,11 @@ def hear(ledger: Ledger, book: Sogo, event: AuthEvent) -> None:
     event.user = worker.user
     event.reason = "password_mismatch" if worker.kind.startswith("dav") else "unspecified"
     ledger.count(event, event.ip, 0)
+
+
+def quarantined(ledger: Ledger, book: Sogo) -> None:
+    """Note a line that may be an attacker's text."""
+    ledger.stats.ignored.add(("anomaly",))
+    book.left -= 1
+    if book.left <= 0:
+        book.pid = ""

@@ -1,0 +1,228 @@
+"""One path and the files that stand, or stood, under it: read in the order in which they were written."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from guard.sources import Chunk, Note
+from guard.sources._position import FilePosition
+from guard.sources._rotation import Sibling, find, newer, siblings
+from guard.sources._tail import ReplacedError, Tail, open_log
+
+LINE: Final = 64 * 1024  # how far back the beginning of an unfinished line is looked for
+
+
+def _end(fd: int) -> int:
+    """Return where the last complete line ends: a line that is being written now is not yet history."""
+    size = os.fstat(fd).st_size
+    start = max(0, size - LINE)
+    last = os.pread(fd, size - start, start).rfind(b"\n")
+    return start + last + 1 if last >= 0 or not start else size
+
+
+class Follow:
+    """Reads a path through rotation by rename, by copy and truncation, and by re-creation.
+
+    Nothing twice and nothing lost that is still readable: a rotated file is read to its end before its successor,
+    and watched for `linger` seconds for late writes; files that came and went between two looks are found among
+    the rotated ones; what a truncation took away is read from the copy.  Purely synchronous, a step at a time.
+    """
+
+    def __init__(self, name: str, path: str, note: Note, linger: float) -> None:
+        self.name = name
+        self.path = path
+        self.tails: list[Tail] = []  # oldest first
+        self.left: list[Tail] = []  # closed; the owner drains this
+        self.trouble = ""  # what is in the way, in words
+        self.lost = 0  # how often something could not be delivered
+        self.caught_up = time.monotonic()  # when everything written had been read
+        self.behind = False
+        self._note = note
+        self._place = Path(path)
+        self._linger = linger
+        self._farewells: list[str] = []  # streams that are over and have no file any more
+
+    def begin(self, saved: Sequence[FilePosition], from_start: bool) -> None:
+        """Go on where `saved` says.  Without it the path's file is read from its start or from now on."""
+        current = None
+        found: list[tuple[Sibling, Tail]] = []
+        for position in saved:
+            hit = find(position)
+            if hit is None:
+                self._lose("has gone while nobody was reading: what was written there meanwhile is lost")
+                self._farewells.append(position.path + f"#{position.inode}")
+                continue
+            here = hit.sibling.path == self.path
+            identity = None if hit.same or here else (position.device, position.inode)
+            tail = Tail(hit.fd, self.path, position.offset, identity=identity)
+            if not hit.same and here:
+                self._farewells.append(position.path + f"#{position.inode}")
+            if here:
+                current = tail
+            else:
+                found.append((hit.sibling, tail))
+        found.sort(key=lambda pair: (pair[0].kind, pair[0].order))
+        self.tails = [tail for _, tail in found]
+        if current is None:
+            than = found[-1][0] if found else None
+            if saved:
+                self.tails += self._open(newer(self.path, than, max(p.at for p in saved)))
+            current = self._first(from_start or bool(saved))
+            if current:
+                current.reset = any(p.inode == current.identity[1] for p in saved)
+        for tail in self.tails:
+            tail.retire(self._linger)
+        if current:
+            self.tails.append(current)
+
+    def _first(self, from_start: bool) -> Tail | None:
+        try:
+            fd = open_log(self.path)
+        except OSError as error:
+            self._say(error)
+            return None
+        return Tail(fd, self.path, 0 if from_start else _end(fd))
+
+    def step(self) -> Chunk | None:
+        """Return the next chunk; None when everything that is written has been read."""
+        try:
+            chunk = self._next()
+        except OSError as error:  # a disk or network file system that fails: tried again at the next look
+            self._say(error)
+            return None
+        self.behind = chunk is not None and self.tails != [] and self.tails[-1].unread() > 0
+        if not self.behind:
+            self.caught_up = time.monotonic()
+        return chunk
+
+    def _next(self) -> Chunk | None:
+        while True:
+            changed = False
+            for tail in self.tails:
+                try:
+                    chunk = tail.read(self.name)
+                except ReplacedError:
+                    self._replaced(tail)
+                    changed = True
+                    break
+                if chunk:
+                    return chunk
+                if tail.over():
+                    return self._close(tail)
+            if not changed and not self._look():
+                return self._farewell()
+
+    def _look(self) -> bool:
+        """See whether another file stands under the path; True when there is something new to read."""
+        last = self.tails[-1] if self.tails else None
+        current = last if last and last.until is None else None
+        try:
+            info = self._place.stat()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if current and current.unlinked():
+                current.retire(self._linger)
+            elif not current:
+                self._say(error)
+            return False
+        identity = (info.st_dev, info.st_ino)
+        if current and current.identity == identity:
+            self.trouble = ""
+            return False
+        for tail in self.tails:
+            if tail.identity == identity and not tail.copy:  # it was renamed back
+                tail.until = None
+                self.tails.sort(key=lambda t: t is tail)
+                return True
+        tail = Tail(open_log(self.path), self.path)
+        self.trouble = ""
+        if last:
+            position = last.position
+            if position.matches(tail.fd):  # an editor or a restore wrote the same content to a new file
+                tail.close()
+                tail = Tail(open_log(self.path), self.path, position.offset)
+            else:
+                self.tails += self._open(self._missed(last), tail.identity)
+        for other in self.tails:
+            if other.until is None:
+                other.retire(self._linger)
+        self.tails.append(tail)
+        return True
+
+    def _missed(self, last: Tail) -> list[Sibling]:
+        """Return the files that took the path after `last` and have already been rotated away."""
+        info = os.fstat(last.fd)
+        than = [s for s in siblings(self.path) if (s.device, s.inode) == (info.st_dev, info.st_ino)]
+        return newer(self.path, than[0] if than else None, max(info.st_mtime, last.position.at))
+
+    def _open(self, missed: Sequence[Sibling], *avoid: tuple[int, int]) -> list[Tail]:
+        known = {tail.identity for tail in self.tails}.union(avoid)
+        tails = []
+        for sibling in missed:
+            if (sibling.device, sibling.inode) in known:
+                continue
+            try:
+                tails.append(Tail(open_log(sibling.path), self.path))
+            except OSError as error:
+                self._lose(f"{sibling.path}: {error.strerror or error}: what is in it is lost")
+        return tails
+
+    def _replaced(self, tail: Tail) -> None:
+        """The content of `tail` is gone: go on in the copy that copytruncate made, then from the start."""
+        if tail.until is not None:  # a rotated file that somebody emptied
+            self._lose("was truncated after its rotation")
+            self._drop(tail)
+            self._farewells.append(tail.stream)
+            return
+        place = self.tails.index(tail)
+        hit = find(tail.position, avoid=tail.identity)
+        if hit is None:
+            self._lose("was truncated and no copy is there: what was written since the last look is lost")
+        else:
+            rest = Tail(hit.fd, self.path, tail.offset, identity=tail.identity)
+            rest.announced = True
+            missed = self._open(newer(self.path, hit.sibling, hit.sibling.modified))
+            self.tails[place:place] = [rest, *missed]
+            for earlier in (rest, *missed):
+                earlier.retire(self._linger)
+        tail.restart()
+
+    def _drop(self, tail: Tail) -> None:
+        self.tails.remove(tail)
+        tail.close()
+        self.left.append(tail)
+
+    def _close(self, tail: Tail) -> Chunk:
+        position = next((t.position for t in self.tails if t is not tail and t.stream == tail.stream), None)
+        self._drop(tail)
+        return Chunk(self.name, tail.stream, b"", position, end=True)
+
+    def _farewell(self) -> Chunk | None:
+        while self._farewells:
+            stream = self._farewells.pop()
+            if all(tail.stream != stream for tail in self.tails):
+                return Chunk(self.name, stream, b"", None, end=True)
+        return None
+
+    def _lose(self, what: str) -> None:
+        self.lost += 1
+        self._note(f"{self.path}: {what}")
+
+    def _say(self, error: OSError) -> None:
+        text = f"{self.path}: {error.strerror or error}"
+        if text != self.trouble:
+            self.trouble = text
+            self._note(text)
+
+    def finished(self) -> bool:
+        """Is there nothing left to read or to say, and no file under the path?"""
+        return not self.tails and not self._farewells and not self.left and not self._place.exists()
+
+    def close(self) -> None:
+        """Close what is open."""
+        for tail in self.tails:
+            tail.close()
+        self.tails = []

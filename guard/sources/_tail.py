@@ -1,0 +1,157 @@
+"""One open log file that is read as it grows."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from typing import Final
+
+from guard.sources import CHUNK_BYTES, Chunk
+from guard.sources._position import HEAD, TAIL, FilePosition, digest
+
+FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # NONBLOCK: opening a FIFO by mistake must not hang
+
+
+class ReplacedError(Exception):
+    """The bytes that were read are gone: the file was truncated, or truncated and has grown again."""
+
+
+def open_log(path: str) -> int:
+    """Return a descriptor of the regular file at `path`.  Raises OSError, also when it is something else."""
+    fd = os.open(path, FLAGS)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError("not a regular file")
+    return fd
+
+
+class Tail:
+    """Reads a descriptor from `offset` on, and owns it.
+
+    `path`, `device` and `inode` say which file this is to the stream's reader: for a copy (copytruncate) those of
+    the original, so that its rest continues the stream.
+    """
+
+    __slots__ = (
+        "_head",
+        "_last",
+        "announced",
+        "copy",
+        "fd",
+        "identity",
+        "linger",
+        "offset",
+        "path",
+        "reset",
+        "until",
+        "wd",
+    )
+
+    def __init__(
+        self, fd: int, path: str, offset: int = 0, *, identity: tuple[int, int] | None = None
+    ) -> None:
+        info = os.fstat(fd)
+        self.fd = fd
+        self.path = path
+        self.copy = identity is not None
+        self.identity = identity or (info.st_dev, info.st_ino)
+        self.offset = offset
+        self._fingerprint()
+        self.reset = False  # the next chunk says so
+        self.announced = False  # the reader knows the position
+        self.linger = 0.0  # seconds without a write after which to leave it, once it is not the current file
+        self.until: float | None = None  # monotonic time at which to leave it; None: it is the current file
+        self.wd: int | None = None  # inotify's number
+
+    def _fingerprint(self) -> None:
+        early = min(TAIL, self.offset)
+        self._head = os.pread(self.fd, min(HEAD, self.offset), 0)
+        self._last = os.pread(self.fd, early, self.offset - early)
+
+    @property
+    def stream(self) -> str:
+        """The key of the byte stream."""
+        return f"{self.path}#{self.identity[1]}"
+
+    @property
+    def position(self) -> FilePosition:
+        """How far it was read."""
+        return FilePosition(
+            path=self.path,
+            device=self.identity[0],
+            inode=self.identity[1],
+            offset=self.offset,
+            head=digest(self._head),
+            head_size=len(self._head),
+            tail=digest(self._last),
+            tail_size=len(self._last),
+            tail_end=self.offset,
+            at=time.time(),
+        )
+
+    def read(self, name: str) -> Chunk | None:
+        """Return the next chunk, or None at the end of what is written.  Raises `ReplacedError`.
+
+        Every read begins a few bytes early and compares, so that a file which was truncated and has already grown
+        beyond the offset is noticed before a byte of it is taken for the old one's continuation.
+        """
+        info = os.fstat(self.fd)
+        if info.st_size < self.offset + len(self._ahead):
+            raise ReplacedError
+        data = b""
+        if info.st_size > self.offset:
+            early = len(self._last)
+            piece = os.pread(self.fd, early + CHUNK_BYTES, self.offset - early)
+            data = piece[early:]
+            if piece[:early] != self._last or not data.startswith(self._ahead):
+                raise ReplacedError
+        if not data and self.announced:
+            return None
+        return self._advance(name, data, info.st_mtime)
+
+    def _advance(self, name: str, data: bytes, written: float) -> Chunk:
+        if len(self._head) < HEAD:
+            self._head = (self._head[: self.offset] + data)[:HEAD] if data else self._head
+        self._last = data[-TAIL:] if len(data) >= TAIL else (self._last + data)[-TAIL:]
+        self._ahead = b"" if data else self._ahead
+        self.offset += len(data)
+        if self.until is not None:
+            self.retire(self.linger)  # a late write: there may be more
+        if self.reset:
+            data = data.lstrip(b"\0")  # the rest of the hole that a writer without O_APPEND leaves
+        chunk = Chunk(
+            name, self.stream, data, self.position, reset=self.reset, written=written if data else None
+        )
+        self.reset, self.announced = False, True
+        return chunk
+
+    def retire(self, linger: float) -> None:
+        """Another file has taken its place: leave it after `linger` seconds without a write; a copy at its end."""
+        self.linger = linger
+        self.until = time.monotonic() + (0.0 if self.copy else linger)
+
+    def over(self) -> bool:
+        """May it be closed, when it is read to its end?"""
+        return self.until is not None and time.monotonic() >= self.until
+
+    def restart(self) -> None:
+        """Begin again: the same file has other content."""
+        try:  # a writer without O_APPEND goes on at its old offset after copytruncate: skip the hole before it
+            self.offset = os.lseek(self.fd, 0, os.SEEK_DATA)
+        except OSError:  # ENXIO: there is no data
+            self.offset = 0
+        self._fingerprint()
+        self.reset, self.announced, self.until = True, False, None
+
+    def unread(self) -> int:
+        """Return how many written bytes have not been read."""
+        return max(0, os.fstat(self.fd).st_size - self.offset)
+
+    def unlinked(self) -> bool:
+        """Has the file no name any more?"""
+        return os.fstat(self.fd).st_nlink == 0
+
+    def close(self) -> None:
+        """Give the descriptor back; `position` stays."""
+        os.close(self.fd)

@@ -32,7 +32,7 @@ class Follow:
     the rotated ones; what a truncation took away is read from the copy.  Purely synchronous, a step at a time.
     """
 
-    def __init__(self, name: str, path: str, note: Note, linger: float) -> None:
+    def __init__(self, name: str, path: str, note: Note, linger: float, *, optional: bool) -> None:
         self.name = name
         self.path = path
         self.tails: list[Tail] = []  # oldest first
@@ -44,6 +44,8 @@ class Follow:
         self._note = note
         self._place = Path(path)
         self._linger = linger
+        self._optional = optional
+        self._copy: Sibling | None = None  # of the current file's content before its truncation
         self._farewells: list[str] = []  # streams that are over and have no file any more
 
     def begin(self, saved: Sequence[FilePosition], from_start: bool) -> None:
@@ -61,6 +63,7 @@ class Follow:
             tail = Tail(hit.fd, self.path, position.offset, identity=identity)
             if not hit.same and here:
                 self._farewells.append(position.path + f"#{position.inode}")
+            tail.announced = hit.same or not here
             if here:
                 current = tail
             else:
@@ -68,12 +71,13 @@ class Follow:
         found.sort(key=lambda pair: (pair[0].kind, pair[0].order))
         self.tails = [tail for _, tail in found]
         if current is None:
-            than = found[-1][0] if found else None
-            if saved:
-                self.tails += self._open(newer(self.path, than, max(p.at for p in saved)))
             current = self._first(from_start or bool(saved))
             if current:
                 current.reset = any(p.inode == current.identity[1] for p in saved)
+            if saved:
+                than = found[-1][0] if found else None
+                missed = newer(self.path, than, max(p.at for p in saved))
+                self.tails += self._open(missed, current, copied=any(tail.copy for tail in self.tails))
         for tail in self.tails:
             tail.retire(self._linger)
         if current:
@@ -103,6 +107,10 @@ class Follow:
         while True:
             changed = False
             for tail in self.tails:
+                if self._copy and tail.until is None and tail.blank() and tail.unread():
+                    self._again(tail, self._copy)
+                    changed = True
+                    break
                 try:
                     chunk = tail.read(self.name)
                 except ReplacedError:
@@ -125,7 +133,7 @@ class Follow:
         except (FileNotFoundError, NotADirectoryError) as error:
             if current and current.unlinked():
                 current.retire(self._linger)
-            elif not current:
+            elif not current and not self._optional:
                 self._say(error)
             return False
         identity = (info.st_dev, info.st_ino)
@@ -145,7 +153,7 @@ class Follow:
                 tail.close()
                 tail = Tail(open_log(self.path), self.path, position.offset)
             else:
-                self.tails += self._open(self._missed(last), tail.identity)
+                self.tails += self._open(self._missed(last), tail)
         for other in self.tails:
             if other.until is None:
                 other.retire(self._linger)
@@ -158,16 +166,24 @@ class Follow:
         than = [s for s in siblings(self.path) if (s.device, s.inode) == (info.st_dev, info.st_ino)]
         return newer(self.path, than[0] if than else None, max(info.st_mtime, last.position.at))
 
-    def _open(self, missed: Sequence[Sibling], *avoid: tuple[int, int]) -> list[Tail]:
-        known = {tail.identity for tail in self.tails}.union(avoid)
+    def _open(self, missed: Sequence[Sibling], current: Tail | None, *, copied: bool = False) -> list[Tail]:
+        """Open the missed files; of copies only those whose original, the current file, has gone on since."""
+        known = {tail.identity for tail in (*self.tails, *([current] if current else []))}
         tails = []
         for sibling in missed:
             if (sibling.device, sibling.inode) in known:
                 continue
             try:
-                tails.append(Tail(open_log(sibling.path), self.path))
+                tail = Tail(open_log(sibling.path), self.path)
             except OSError as error:
                 self._lose(f"{sibling.path}: {error.strerror or error}: what is in it is lost")
+                continue
+            if (
+                copied and current and tail.copies(current)
+            ):  # copytruncate is between its copy and its truncation
+                tail.close()
+            else:
+                tails.append(tail)
         return tails
 
     def _replaced(self, tail: Tail) -> None:
@@ -178,17 +194,32 @@ class Follow:
             self._farewells.append(tail.stream)
             return
         place = self.tails.index(tail)
-        hit = find(tail.position, avoid=tail.identity)
+        position = tail.position
+        hit = find(position, avoid=tail.identity)
+        tail.restart()
         if hit is None:
             self._lose("was truncated and no copy is there: what was written since the last look is lost")
         else:
-            rest = Tail(hit.fd, self.path, tail.offset, identity=tail.identity)
+            rest = Tail(hit.fd, self.path, position.offset, identity=tail.identity)
             rest.announced = True
-            missed = self._open(newer(self.path, hit.sibling, hit.sibling.modified))
+            self._copy = hit.sibling if tail.blank() else None
+            missed = self._open(newer(self.path, hit.sibling, hit.sibling.modified), tail, copied=True)
             self.tails[place:place] = [rest, *missed]
             for earlier in (rest, *missed):
                 earlier.retire(self._linger)
-        tail.restart()
+
+    def _again(self, tail: Tail, copy: Sibling) -> None:
+        """A truncated file has its first bytes: was it filled, copied and truncated once more before this look?"""
+        tail.peek()
+        self._copy = None
+        than = next(
+            (s for s in siblings(self.path) if (s.device, s.inode) == (copy.device, copy.inode)), None
+        )
+        missed = self._open(newer(self.path, than, copy.modified), tail, copied=True) if than else []
+        for earlier in missed:
+            earlier.retire(self._linger)
+        place = self.tails.index(tail)
+        self.tails[place:place] = missed
 
     def _drop(self, tail: Tail) -> None:
         self.tails.remove(tail)

@@ -45,7 +45,7 @@ class FilePosition(NamedTuple):
 
     def matches(self, fd: int) -> bool:
         """Is what was read still there, byte for byte as far as the fingerprints tell?  False if nothing was read."""
-        if not self.head_size or os.fstat(fd).st_size < max(self.offset, self.tail_end):
+        if not self.head_size or os.fstat(fd).st_size < max(self.offset, self.tail_end, self.head_size):
             return False
         start = self.tail_end - self.tail_size
         head, tail = os.pread(fd, self.head_size, 0), os.pread(fd, self.tail_size, start)

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from guard.sources._position import FilePosition
+from guard.sources._position import HEAD, FilePosition
 from guard.sources._tail import open_log
 
 COUNT: Final = re.compile(r"[.-](\d{1,4})", re.ASCII)  # a number that grows with age
@@ -95,24 +95,47 @@ def find(position: FilePosition, avoid: tuple[int, int] | None = None) -> Found 
     Its own inode comes first, under its path or beside it, then anything with the same content.  `avoid` is a file
     (device, inode) that it is known not to be.
     """
-    itself = Sibling(position.path, 0, 0, 0.0, "", 0, True)
-    candidates = [itself, *reversed(siblings(position.path))]
+    candidates = [Sibling(position.path, 0, 0, 0.0, "", 0, True), *reversed(siblings(position.path))]
     for same in (True, False):
         for candidate in candidates:
-            try:
-                fd = open_log(candidate.path)
-            except OSError:
-                continue
-            info = os.fstat(fd)
-            own = info.st_ino == position.inode
-            empty = (
-                own and not position.head_size and not position.offset
-            )  # nothing was read: nothing to compare
-            if own is same and (info.st_dev, info.st_ino) != avoid and (empty or position.matches(fd)):
-                where = candidate._replace(device=info.st_dev, inode=info.st_ino, modified=info.st_mtime)
-                return Found(fd, where, same)
-            os.close(fd)
+            found = _try(position, candidate, avoid)
+            if found and found.same is same and not _outlived(found, position, candidates):
+                return found
+            if found:
+                os.close(found.fd)
     return None
+
+
+def _try(position: FilePosition, candidate: Sibling, avoid: tuple[int, int] | None) -> Found | None:
+    try:
+        fd = open_log(candidate.path)
+    except OSError:
+        return None
+    info = os.fstat(fd)
+    same = info.st_ino == position.inode
+    empty = same and not position.head_size and not position.offset  # nothing was read: nothing to compare
+    if (info.st_dev, info.st_ino) != avoid and (empty or position.matches(fd)):
+        where = candidate._replace(device=info.st_dev, inode=info.st_ino, modified=info.st_mtime)
+        return Found(fd, where, same)
+    os.close(fd)
+    return None
+
+
+def _outlived(found: Found, position: FilePosition, candidates: list[Sibling]) -> bool:
+    """Was the log truncated, and begins again as it did before, as far as the position knows its beginning?
+
+    A position of half a line fits many a file.  Then a copy was made after it, which fits too and goes on otherwise.
+    """
+    if found.sibling.kind or not position.head_size or position.head_size >= HEAD:
+        return False
+    for sibling in candidates:
+        copy = _try(position, sibling, None) if sibling.kind and sibling.modified > position.at else None
+        if copy:
+            begins, began = os.pread(found.fd, HEAD, 0), os.pread(copy.fd, HEAD, 0)
+            os.close(copy.fd)
+            if not begins.startswith(began) and not began.startswith(begins):
+                return True
+    return False
 
 
 def newer(path: str, than: Sibling | None, since: float) -> list[Sibling]:

@@ -34,6 +34,7 @@ class Tail:
     """
 
     __slots__ = (
+        "_ahead",
         "_head",
         "_last",
         "announced",
@@ -66,8 +67,11 @@ class Tail:
 
     def _fingerprint(self) -> None:
         early = min(TAIL, self.offset)
-        self._head = os.pread(self.fd, min(HEAD, self.offset), 0)
         self._last = os.pread(self.fd, early, self.offset - early)
+        self._head = os.pread(self.fd, HEAD, 0)
+        self._ahead = self._head[
+            self.offset :
+        ]  # seen, not read: what replaces it meanwhile is another content
 
     @property
     def stream(self) -> str:
@@ -143,6 +147,19 @@ class Tail:
             self.offset = 0
         self._fingerprint()
         self.reset, self.announced, self.until = True, False, None
+
+    def copies(self, other: Tail) -> bool:
+        """Does it hold what `other` holds, as far as its beginning goes?  Nothing is a copy of anything."""
+        size = min(len(self._head), len(other._head))
+        return self._head[:size] == other._head[:size] and (size > 0 or not self._head)
+
+    def blank(self) -> bool:
+        """Is nothing known of its content?"""
+        return not self._head
+
+    def peek(self) -> None:
+        """Take note of how it begins."""
+        self._fingerprint()
 
     def unread(self) -> int:
         """Return how many written bytes have not been read."""

@@ -176,7 +176,7 @@ class FileSource:
         if len(self._follows) >= FILES:
             self._refused += 1
             return
-        follow = self._follows[path] = Follow(self._name, path, self._note, self._linger)
+        follow = self._follows[path] = Follow(self._name, path, self._note, self._linger, optional=self._glob)
         follow.begin(saved, from_start)
 
     def _taken(self, path: str) -> bool:

@@ -48,7 +48,7 @@ def test_truncated_archive_gives_what_is_readable_and_says_so(tmp_path, kind):
     path = tmp_path / "log"
     packed = PACK[kind](TEXT)
     path.write_bytes(packed[: len(packed) * 3 // 4])
-    got = []
+    got: list[bytes] = []
     with Archive(str(path)) as archive, pytest.raises(ArchiveError, match=f"{path}: truncated {kind} data"):
         got.extend(archive)
     text = b"".join(got)

@@ -39,6 +39,8 @@ CORE = (
     "guard/tally.py",
     "guard/rules/*.py",
     "guard/bans.py",
+    "guard/report.py",
+    "guard/state.py",
     "guard/engine.py",
 )
 

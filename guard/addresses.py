@@ -53,7 +53,10 @@ def widen(address: str, prefix4: int, prefix6: int) -> str:
         if prefix4 == 32:  # noqa: PLR2004
             return address + "/32"
         return str(ipaddress.ip_network(f"{address}/{prefix4}", strict=False))
-    return str(ipaddress.ip_network(f"{address}/{prefix6}", strict=False))
+    if prefix6 == 128:  # noqa: PLR2004
+        return address + "/128"
+    shift = 128 - prefix6
+    return f"{ipaddress.IPv6Address((number(address) >> shift) << shift)}/{prefix6}"
 
 
 def family(net: str) -> str:
@@ -71,22 +74,42 @@ def network(text: str) -> str:
     return str(net)
 
 
+def number(address: str) -> int:
+    """Return the canonical `address` as a number."""
+    if ":" in address:
+        return int(ipaddress.IPv6Address(address))
+    a, b, c, d = address.split(".")
+    return (int(a) << 24) | (int(b) << 16) | (int(c) << 8) | int(d)
+
+
 class NetSet:
     """A set of nets with O(widths) membership and O(log n) overlap."""
 
-    __slots__ = ("_starts", "_widths", "nets")
+    __slots__ = ("_starts4", "_starts6", "_widths4", "_widths6", "nets")
 
     def __init__(self, nets: tuple[str, ...] = ()) -> None:
         self.nets = frozenset(nets)
-        self._widths: dict[tuple[int, int], set[int]] = {}
-        self._starts: dict[int, list[int]] = {4: [], 6: []}
+        # (prefix length, starts of the nets shifted to it), and all starts sorted
+        self._widths4: list[tuple[int, set[int]]] = []
+        self._widths6: list[tuple[int, set[int]]] = []
+        self._starts4: list[int] = []
+        self._starts6: list[int] = []
+        widths: dict[tuple[int, int], set[int]] = {}
         for text in self.nets:
             net = ipaddress.ip_network(text, strict=False)
-            start = int(net.network_address)
-            self._widths.setdefault((net.version, net.prefixlen), set()).add(start)
-            self._starts[net.version].append(start)
-        for starts in self._starts.values():
-            starts.sort()
+            start, width = int(net.network_address), net.prefixlen
+            widths.setdefault((net.version, width), set()).add(start >> (net.max_prefixlen - width))
+            (self._starts4 if net.version == 4 else self._starts6).append(start)  # noqa: PLR2004
+        for (version, width), starts in sorted(widths.items()):
+            (self._widths4 if version == 4 else self._widths6).append((width, starts))  # noqa: PLR2004
+        self._starts4.sort()
+        self._starts6.sort()
+
+    def has(self, address: str, value: int) -> bool:
+        """Whether one of the nets holds the canonical `address`, whose number is `value`."""
+        if ":" in address:
+            return self._within(self._widths6, 128, value, 128)
+        return self._within(self._widths4, 32, value, 32)
 
     def holds(self, net: str) -> bool:
         """Whether one of the nets covers the whole of `net` (an address or a net)."""
@@ -94,19 +117,23 @@ class NetSet:
             return False
         what = ipaddress.ip_network(net, strict=False)
         value, bits = int(what.network_address), what.max_prefixlen
-        return any(
-            version == what.version and width <= what.prefixlen and (value >> (bits - width)) << (bits - width) in starts
-            for (version, width), starts in self._widths.items()
-        )
+        return self._within(self._widths4 if bits == 32 else self._widths6, bits, value, what.prefixlen)  # noqa: PLR2004
 
     def touches(self, net: str) -> bool:
         """Whether `net` and one of the nets have an address in common."""
         if not self.nets:
             return False
         what = ipaddress.ip_network(net, strict=False)
-        starts = self._starts[what.version]
+        starts = self._starts4 if what.version == 4 else self._starts6  # noqa: PLR2004
         i = bisect_left(starts, int(what.network_address))
         return (i < len(starts) and starts[i] <= int(what.broadcast_address)) or self.holds(net)
+
+    @staticmethod
+    def _within(widths: list[tuple[int, set[int]]], bits: int, value: int, prefix: int) -> bool:
+        for width, starts in widths:
+            if width <= prefix and (value >> (bits - width)) in starts:
+                return True
+        return False
 
 
 def of_session(session: str) -> str | None:

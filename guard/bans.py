@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 from heapq import heappop, heappush
-from typing import Final
+from typing import Any, Final
 
 from guard import addresses
 from guard.bounded import Bounded, Entry
@@ -22,6 +22,18 @@ _HISTORY: Final = 10_000
 _WIDEST: Final = {4: 8, 6: 32}
 
 
+def dump_ban(ban: Ban) -> list[object]:
+    """Return a ban as JSON values."""
+    until = None if math.isinf(ban.until) else ban.until
+    return [ban.net, ban.at, until, ban.rule, ban.failures, ban.session_open, list(ban.evidence)]
+
+
+def load_ban(values: list[Any]) -> Ban:
+    """Return the ban that `dump_ban` gave."""
+    net, at, until, rule, failures, session_open, evidence = values
+    return Ban(net, at, math.inf if until is None else until, rule, failures, session_open, tuple(evidence))
+
+
 class Active(Entry):
     """A ban in force: the attempts that it rests on, and those since that could take their place."""
 
@@ -33,14 +45,20 @@ class Active(Entry):
         self.lines = lines
         self.spare: list[float] = []
 
+    def fields(self) -> tuple[str, ...]:
+        """Return what is saved."""
+        return ("ban", "times", "lines", "spare")
+
     def dump(self) -> list[object]:
         """Return the ban as JSON values."""
-        ban = self.ban
-        until = None if math.isinf(ban.until) else ban.until
-        return [
-            [ban.net, ban.at, until, ban.rule, ban.failures, ban.session_open, list(ban.evidence)],
-            self.times, self.lines, self.spare,
-        ]  # fmt: skip
+        values = super().dump()
+        values[0] = dump_ban(self.ban)
+        return values
+
+    def load(self, values: list[Any]) -> None:
+        """Take the values that `dump` gave."""
+        values[0] = load_ban(values[0])
+        super().load(values)
 
 
 class Offender(Entry):
@@ -56,9 +74,9 @@ class Offender(Entry):
         """Repeat offenders outlive a flood of new ones."""
         return self.bans > 1
 
-    def dump(self) -> list[object]:
-        """Return the offender as JSON values."""
-        return [self.bans, self.last]
+    def fields(self) -> tuple[str, ...]:
+        """Return what is saved."""
+        return ("bans", "last")
 
 
 class Bans:
@@ -91,17 +109,19 @@ class Bans:
         known = self._roles.get(ip)
         if known is not None:
             return known
-        net = addresses.widen(ip, self._policy.prefix4, self._policy.prefix6)
-        if self._own.holds(ip):
+        value = addresses.number(ip)
+        if self._own.has(ip, value):
             role = OWN
-        elif self._trusted.holds(ip):
+        elif self._trusted.has(ip, value):
             role = TRUSTED
-        elif self._allowed.holds(ip):
+        elif self._allowed.has(ip, value):
             role = ALLOWED
         else:
             role = CLIENT
-        if self._allowed.touches(net) or self._trusted.touches(net) or self._own.touches(net):
-            net = addresses.widen(ip, 32, 128)
+        net = addresses.widen(ip, self._policy.prefix4, self._policy.prefix6)
+        alone = addresses.widen(ip, 32, 128)
+        if net != alone and (self._allowed.touches(net) or self._trusted.touches(net) or self._own.touches(net)):
+            net = alone
         if len(self._roles) >= _ROLES:
             self._roles.clear()
         self._roles[ip] = (role, net)

@@ -9,15 +9,19 @@ the map only bounds memory.
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 V = TypeVar("V", bound="Entry")
 
 
 class Entry:
-    """What lives in a Bounded map."""
+    """What lives in a Bounded map and in the saved state: plain values under the names that `fields` lists."""
 
     __slots__ = ()
+
+    def fields(self) -> tuple[str, ...]:
+        """Return the names of the attributes that make up the entry."""
+        raise NotImplementedError
 
     def worth_keeping(self, at: float) -> bool:
         """Whether a flood of new keys must not push this entry out at time `at`."""
@@ -25,7 +29,12 @@ class Entry:
 
     def dump(self) -> list[object]:
         """Return the entry as JSON values."""
-        raise NotImplementedError
+        return [getattr(self, name) for name in self.fields()]
+
+    def load(self, values: list[Any]) -> None:
+        """Take the values that `dump` gave."""
+        for name, value in zip(self.fields(), values, strict=True):
+            setattr(self, name, value)
 
 
 class Bounded(Generic[V]):
@@ -79,6 +88,10 @@ class Bounded(Generic[V]):
         """Forget one entry, if it is there."""
         if (self._young.pop(key, None) or self._old.pop(key, None)) is not None:
             self.touch(key)
+
+    def restore(self, key: str, entry: V) -> None:
+        """Take an entry from the saved state."""
+        self._young[key] = entry
 
     def values(self) -> list[V]:
         """Return all entries, oldest generation first."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Final
 
-from guard import addresses, bans
+from guard import addresses, bans, report
 from guard.bans import Bans
 from guard.clock import Clock
-from guard.model import CANCELLED, REFUSED, Action, AuthEvent, Attempt, Finding, Policy, Success
-from guard.reader import Reader, Reading, describe, redact, when
+from guard.model import CANCELLED, REFUSED, UNJUDGED, Action, Attempt, AuthEvent, Ban, Finding, Policy, Success
+from guard.reader import NAMES, Reader, Reading, describe, redact, when
 from guard.rules.brute_force import BruteForce
 from guard.rules.login_after_failures import LoginAfterFailures
 from guard.sessions import Sessions
+from guard.state import Keeper, Row
 from guard.stats import Stats
-from guard.tally import Source, Tally
+from guard.tally import Tally
 
 _LONGEST: Final = 1 << 20  # bytes of a line; the rest of a longer one is dropped
 _FINDINGS: Final = 10_000
@@ -25,14 +27,13 @@ class Engine:
     """The guard without the world: no clock, no socket, no log call."""
 
     __slots__ = (
-        "_allow", "_bans", "_brute", "_deny", "_failures", "_findings", "_first", "_halves", "_keep", "_kinds", "_last", "_logins",
+        "_allow", "_bans", "_brute", "_deny", "_failures", "_findings", "_first", "_halves", "_keeper", "_kinds", "_last", "_logins",
         "_now", "_oversize", "_policy", "_reader", "_relevant", "_sessions", "_tally", "findings", "lines_read", "stats", "unparsed",
     )  # fmt: skip
 
     def __init__(self, policy: Policy, *, clock: Clock, keep: bool = False) -> None:
         self.stats = Stats()
         self._policy = policy
-        self._keep = keep
         self._reader = Reader(clock, self.stats)
         self._sessions = Sessions(
             self.stats, max_sessions=policy.max_sessions, max_clients=policy.max_addresses, keep=keep
@@ -41,6 +42,7 @@ class Engine:
         self._brute = BruteForce(policy, keep=keep)
         self._logins = LoginAfterFailures(policy, keep=keep)
         self._bans = Bans(policy, keep=keep)
+        self._keeper = Keeper(self._sessions, self._tally, self._brute, self._logins, self._bans, self.stats)
         self._allow: set[str] = set()  # added by hand
         self._deny: set[str] = set()
         self._halves: dict[str, bytes] = {}
@@ -127,7 +129,7 @@ class Engine:
         if at > self._last:
             self._last = at
         kind = event.kind
-        if kind == REFUSED or kind == CANCELLED or kind == "unjudged":  # noqa: PLR1714
+        if kind == REFUSED or kind == CANCELLED or kind == UNJUDGED:  # noqa: PLR1714
             self._kinds[kind] = self._kinds.get(kind, 0) + 1
         self._sessions.feed(event, source)
         ledger = self._sessions.ledger
@@ -136,6 +138,8 @@ class Engine:
 
     def _drain(self, line: str, done: list[Action]) -> None:
         ledger = self._sessions.ledger
+        if "given password: " in line:  # it is kept with the windows and saved: never with the password
+            line = redact(line)
         for ip, reason, protocol, n in ledger.moves:
             self._move(ip, reason, protocol, n)
         ledger.moves.clear()
@@ -243,58 +247,183 @@ class Engine:
         """Return what one line means, counting nothing against anybody."""
         return self._reader.read(line.decode("utf-8", "surrogateescape").rstrip("\r\n"), -1.0)
 
+    def explain_line(self, line: bytes) -> dict[str, object] | None:
+        """Return what one line means as `mailward parse` shows it, with the parser's name; None for a foreign line."""
+        reading = self.read_line(line)
+        if reading is None or reading.event is None:
+            return None
+        return {"parser": NAMES[reading.parser], **describe(reading.event, self._policy.secret)}
+
+    def explain_address(self, ip: str) -> dict[str, object]:
+        """Return everything known of one address: what it did, its window, its ban."""
+        role, net = self._bans.role(ip)
+        source = self._tally.sources.peek(ip)
+        window = self._brute.windows.peek(net)
+        active = self._bans.covering(net, max(self._now, self._last))
+        offender = self._bans.offenders.peek(net)
+        return {
+            "ip": ip,
+            "net": net,
+            "role": _ROLE_NAMES[role],
+            "source": None if source is None else report.source_values(ip, source),
+            "window": [] if window is None else [
+                {"at": when(at), "line": redact(line)} for at, line in zip(window.times, window.lines, strict=True)
+            ],
+            "needed": self._policy.failures,
+            "seconds": self._policy.window,
+            "ban": None if active is None else report.active_values(active, net),
+            "bans": 0 if offender is None else offender.bans,
+        }  # fmt: skip
+
+    def active_bans(self) -> list[Ban]:
+        """Return the bans in force."""
+        return [active.ban for active in self._bans.active.values()]
+
+    def wanted(self) -> dict[str, int]:
+        """Return how many bans are wanted, by family."""
+        return report.bans_by_family(self._bans)
+
+    def tracked(self) -> dict[str, int]:
+        """Return how much is remembered, by kind: the gauges `tracked`; brings `evicted` up to date."""
+        hosts = self._sessions.ledger.hosts.values()
+        evicted = self.stats.evicted.values
+        evicted["address",] = self._tally.sources.evicted + self._brute.windows.evicted
+        evicted["session",] = sum(host.sessions.evicted for host in hosts)
+        evicted["account",] = self._logins.accounts.evicted
+        self._reader.flush()
+        return {
+            "address": len(self._tally.sources),
+            "session": sum(len(host.sessions) for host in hosts),
+            "account": len(self._logins.accounts),
+        }
+
+    def recognised(self) -> int:
+        """Return how many lines had an envelope that a log has, or were read without one."""
+        return self._reader.stamped + self._relevant
+
     def report(self) -> dict[str, object]:
         """Return everything counted so far, as `mailward replay --format json` shows it."""
-        by_service: dict[str, int] = {}
-        by_protocol: dict[str, int] = {}
-        for (service, protocol), n in sorted(self._failures.items()):
-            if n:
-                by_service[service] = by_service.get(service, 0) + n
-                by_protocol[protocol] = by_protocol.get(protocol, 0) + n
-        sources = sorted(self._tally.sources.items(), key=_by_failures)
         return {
             "lines": {"read": self.lines_read, "relevant": self._relevant, "unparsed": self.unparsed},
             "period": {
                 "first": None if self._first < 0 else when(self._first),
                 "last": None if self._last < 0 else when(self._last),
             },
-            "failures": {"total": sum(by_service.values()), "by_service": by_service, "by_protocol": by_protocol},
+            "failures": report.failures_values(self._failures),
             "unjudged": self.stats.auth_unjudged.total(),
-            "refused": self._kinds.get("refused", 0),
-            "cancelled": self._kinds.get("cancelled", 0),
-            "sources": [_source(ip, source) for ip, source in sources],
-            "bans": [
-                {
-                    "at": when(ban.at),
-                    "net": ban.net,
-                    "rule": ban.rule,
-                    "failures": ban.failures,
-                    "seconds": None if math.isinf(ban.until) else round(ban.seconds),
-                    "session_open": ban.session_open,
-                    "evidence": list(ban.evidence),
-                }
-                for ban in self._bans.history
-            ],
-            "findings": [
-                {"at": when(f.at), "rule": f.rule, "ip": f.ip, "user": f.user, "text": f.text} for f in self.findings
-            ],
+            "refused": self._kinds.get(REFUSED, 0),
+            "cancelled": self._kinds.get(CANCELLED, 0),
+            "sources": report.sources_values(self._tally),
+            "bans": [report.ban_values(ban) for ban in self._bans.history],
+            "findings": [report.finding_values(finding) for finding in self.findings],
         }
 
+    # -- the operator's hand ---------------------------------------------------------------------------------------
 
-def _by_failures(item: tuple[str, Source]) -> tuple[int, str]:
-    return -item[1].failures, item[0]
+    def ban(self, net: str, seconds: float, now: float, *, force: bool = False) -> list[Action]:
+        """Ban a net (canonical CIDR) by hand; ValueError says why it may not be."""
+        refusal = self._bans.refusal(net, force=force)
+        if refusal is not None:
+            raise ValueError(refusal)
+        ban = self._bans.by_hand(net, now, now + seconds, "manual")
+        self.stats.bans.add(("manual", addresses.family(net)))
+        return [ban]
 
+    def unban(self, net: str, now: float) -> list[Action]:
+        """End the bans of a net and of every net inside it; [] when there were none."""
+        inside = addresses.NetSet((net,))
+        return self._lift([n for n in self._bans.active if inside.holds(n)], now, "manual")
 
-def _source(ip: str, source: Source) -> dict[str, object]:
-    return {
-        "ip": ip,
-        "failures": source.failures,
-        "successes": source.successes,
-        "users": source.user_count(),
-        "by_protocol": source.by_protocol(),
-        "first": when(source.first),
-        "last": when(source.last),
-    }
+    def allow(self, net: str, now: float) -> list[Action]:
+        """Add a net to the allow list; the bans that touch it end at once."""
+        self._allow.add(net)
+        self._relist()
+        allowed = addresses.NetSet((net,))
+        return self._lift([n for n in self._bans.active if allowed.touches(n)], now, "allowed")
 
+    def disallow(self, net: str) -> bool:
+        """Take a net that was added by hand from the allow list; whether it was there."""
+        there = net in self._allow
+        self._allow.discard(net)
+        self._relist()
+        return there
 
-__all__ = ["Engine", "describe"]
+    def deny(self, net: str, now: float, *, force: bool = False) -> list[Action]:
+        """Add a net to the deny list: a ban without end.  ValueError says why it may not be."""
+        refusal = self._bans.refusal(net, force=force)
+        if refusal is not None:
+            raise ValueError(refusal)
+        self._deny.add(net)
+        self.stats.bans.add(("deny", addresses.family(net)))
+        return [self._bans.by_hand(net, now, math.inf, "deny")]
+
+    def undeny(self, net: str, now: float) -> list[Action]:
+        """Take a net that was added by hand from the deny list; [] when it was not there."""
+        if net not in self._deny:
+            return []
+        self._deny.discard(net)
+        return self._lift([net], now, "manual")
+
+    def lists(self) -> dict[str, list[str]]:
+        """Return both lists, configured and added by hand."""
+        return {
+            "allow": sorted({*self._policy.allow, *self._allow}),
+            "deny": sorted({*self._policy.deny, *self._deny}),
+        }
+
+    def configure(self, policy: Policy, now: float) -> list[Action]:
+        """Take a configuration (also the first one: its deny list is enforced here); return what it changes."""
+        self._policy = policy
+        self._brute.reconfigure(policy)
+        self._logins.reconfigure(policy)
+        self._relist()
+        listed = {*policy.deny, *self._deny}
+        done = self._lift(
+            [n for n, a in self._bans.active.items() if a.ban.rule == "deny" and n not in listed], now, "manual"
+        )
+        allowed = addresses.NetSet((*policy.allow, *self._allow))
+        done += self._lift([n for n in self._bans.active if allowed.touches(n)], now, "allowed")
+        for net in sorted(listed):
+            active = self._bans.active.get(net)
+            if (active is None or active.ban.rule != "deny") and self._bans.refusal(net, force=True) is None:
+                done.append(self._bans.by_hand(net, now, math.inf, "deny"))
+        return done
+
+    def _relist(self) -> None:
+        self._bans.reconfigure(self._policy, (*self._policy.allow, *self._allow))
+
+    def _lift(self, nets: list[str], now: float, cause: str) -> list[Action]:
+        done: list[Action] = []
+        for net in nets:
+            if net in self._bans.active:
+                done.append(self._bans.lift(net, now, cause))
+                self.stats.unbans.add((cause,))
+        return done
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def changes(self) -> list[Row]:
+        """Return what changed since the last call, to be saved in one transaction with the sources' positions."""
+        self._reader.flush()
+        return self._keeper.changes(
+            {
+                "failures": [[service, protocol, n] for (service, protocol), n in self._failures.items()],
+                "kinds": self._kinds,
+                "lines": [self.lines_read, self._relevant, self.unparsed],
+                "period": [self._first, self._last, self._reader.last],
+                "findings": [list(finding) for finding in self.findings],
+                "lists": [sorted(self._allow), sorted(self._deny)],
+            }
+        )
+
+    def restore(self, rows: Iterable[tuple[str, str, str]]) -> None:
+        """Take a saved state into a fresh engine."""
+        own = self._keeper.restore(rows)
+        self._failures = {(service, protocol): n for service, protocol, n in own.get("failures", [])}
+        self._kinds = own.get("kinds", {})
+        self.lines_read, self._relevant, self.unparsed = own.get("lines", [0, 0, 0])
+        self._first, self._last, self._reader.last = own.get("period", [-1.0, -1.0, 0.0])
+        self.findings = [Finding(*values) for values in own.get("findings", [])]
+        allow, deny = own.get("lists", [[], []])
+        self._allow, self._deny = set(allow), set(deny)
+        self._relist()

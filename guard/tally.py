@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from guard.bounded import Bounded, Entry
 from guard.model import Attempt, Success
@@ -70,12 +70,20 @@ class Source(Entry):
         """Keep addresses seen more than once."""
         return self.failures > 1
 
+    def fields(self) -> tuple[str, ...]:
+        """Return what is saved."""
+        return ("failures", "successes", "first", "last", "user", "users", "protocol", "protocols")
+
     def dump(self) -> list[object]:
         """Return the source as JSON values."""
-        return [
-            self.failures, self.successes, self.first, self.last, self.user,
-            None if self.users is None else sorted(self.users), self.protocol, self.protocols,
-        ]  # fmt: skip
+        values = super().dump()
+        values[5] = None if self.users is None else sorted(self.users)
+        return values
+
+    def load(self, values: list[Any]) -> None:
+        """Take the values that `dump` gave."""
+        values[5] = None if values[5] is None else set(values[5])
+        super().load(values)
 
 
 class Tally:

@@ -50,9 +50,9 @@ class Window(Entry):
         """A net that failed more than once may be near its threshold: a flood of new ones must not push it out."""
         return len(self.times) > 1
 
-    def dump(self) -> list[object]:
-        """Return the window as JSON values."""
-        return [self.times, self.lines]
+    def fields(self) -> tuple[str, ...]:
+        """Return what is saved."""
+        return ("times", "lines")
 
 
 def sorted_in(times: list[float], at: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from guard.bounded import Bounded
 from guard.model import Policy
 from guard.rules._window import Window
@@ -21,7 +23,7 @@ class BruteForce:
 
     __slots__ = ("_policy", "windows")
 
-    name = "brute_force"
+    name: Final = "brute_force"
 
     def __init__(self, policy: Policy, *, keep: bool) -> None:
         self._policy = policy

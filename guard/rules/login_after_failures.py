@@ -23,9 +23,9 @@ class Account(Entry):
         """Keep what is on its way to a finding."""
         return self.failures > 1 and at - self.last < _SPAN
 
-    def dump(self) -> list[object]:
-        """Return the account as JSON values."""
-        return [self.failures, self.last]
+    def fields(self) -> tuple[str, ...]:
+        """Return what is saved."""
+        return ("failures", "last")
 
 
 class LoginAfterFailures:
@@ -40,7 +40,7 @@ class LoginAfterFailures:
 
     __slots__ = ("_policy", "accounts")
 
-    name = "login_after_failures"
+    name: Final = "login_after_failures"
 
     def __init__(self, policy: Policy, *, keep: bool) -> None:
         self._policy = policy

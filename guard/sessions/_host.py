@@ -6,13 +6,15 @@ Several hosts can share one log: process ids, sessions and habits belong to a ho
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from typing import Final
+from typing import Any, Final
 
 from guard.bounded import Bounded, Entry
 from guard.sessions._session import Session
 
 _POOL: Final = 4096
 _SMTPD: Final = 1 << 14
+_VISIBLE: Final = 1 << 20
+_CONNECTION: Final = 3600.0
 _HORIZON: Final = 240.0  # a login session may last 180 s; its anonymous lines are of no use to anybody else
 VISIBLE: Final = 600.0  # Postfix speaks for an address this long after its last line
 _NAMES: Final = 64
@@ -40,15 +42,36 @@ class Sogo(Entry):
         self.literal = ""
         self.left = 0
 
+    def fields(self) -> tuple[str, ...]:
+        """Return what is saved."""
+        return ("workers", "pid", "literal", "left")
+
     def dump(self) -> list[object]:
         """Return the book as JSON values."""
-        return [
-            self.pid, self.literal, self.left,
-            {pid: [worker.kind, worker.literal, worker.user] for pid, worker in self.workers.items()},
-        ]  # fmt: skip
+        values = super().dump()
+        values[0] = {pid: [worker.kind, worker.literal, worker.user] for pid, worker in self.workers.items()}
+        return values
+
+    def load(self, values: list[Any]) -> None:
+        """Take the values that `dump` gave."""
+        values[0] = {pid: Worker(kind, literal, user) for pid, (kind, literal, user) in values[0].items()}
+        super().load(values)
 
 
-class Smtpd:
+class Seen(Entry):
+    """When something was last seen."""
+
+    __slots__ = ("at",)
+
+    def __init__(self) -> None:
+        self.at = -1e18
+
+    def fields(self) -> tuple[str, ...]:
+        """Return what is saved."""
+        return ("at",)
+
+
+class Smtpd(Entry):
     """One connection of a smtpd process."""
 
     __slots__ = ("counted", "ip", "ok", "socket_error")
@@ -58,6 +81,14 @@ class Smtpd:
         self.counted = 0
         self.ok = 0
         self.socket_error = False
+
+    def fields(self) -> tuple[str, ...]:
+        """Return what is saved."""
+        return ("counted", "ip", "ok", "socket_error")
+
+    def worth_keeping(self, at: float) -> bool:
+        """An open connection is not pushed out by others; the map is bounded all the same."""
+        return self.counted > 0
 
 
 class Host(Entry):
@@ -77,8 +108,6 @@ class Host(Entry):
         "smtpd",
         "verbose",
         "visible",
-        "visible_old",
-        "visible_since",
     )
 
     def __init__(self, name: str, sessions: Bounded[Session]) -> None:
@@ -93,34 +122,49 @@ class Host(Entry):
         self.held: list[tuple[float, str, str]] = []  # (until, session, passdb): lines that a success may explain
         self.pool: list[float] = []  # times of anonymous failure lines that no Postfix failure has claimed
         self.claims: list[tuple[float, str]] = []  # (time, address) of Postfix failures without their auth line
-        self.visible: dict[str, float] = {}  # address -> last line of Postfix about it
-        self.visible_old: dict[str, float] = {}
-        self.visible_since = 0.0
-        self.smtpd: dict[str, Smtpd] = {}  # by tag and pid
+        # Address -> the last line of Postfix about it; process -> the connection that it serves.
+        self.visible: Bounded[Seen] = Bounded(f"visible {name}", _VISIBLE, VISIBLE, keep=sessions.keep)
+        self.smtpd: Bounded[Smtpd] = Bounded(f"smtpd {name}", _SMTPD, _CONNECTION, keep=sessions.keep)
 
     def see(self, ip: str, at: float) -> None:
         """Note that Postfix shows a connection of `ip`."""
-        if at - self.visible_since > VISIBLE or len(self.visible) >= _SMTPD * 8:
-            self.visible_old = self.visible
-            self.visible = {}
-            self.visible_since = at
-        self.visible[ip] = at
+        seen = self.visible.get(ip)
+        if seen is None:
+            seen = Seen()
+            self.visible.put(ip, seen, at)
+        seen.at = at
+        self.visible.touch(ip)
 
     def sees(self, ip: str, at: float) -> bool:
         """Whether Postfix speaks for `ip` at time `at`."""
-        seen = self.visible.get(ip)
-        if seen is None:
-            seen = self.visible_old.get(ip, -1e18)
-        return at - seen <= VISIBLE
+        seen = self.visible.peek(ip)
+        return seen is not None and at - seen.at <= VISIBLE
 
-    def connection(self, process: str, ip: str) -> Smtpd:
+    def connection(self, process: str, ip: str, at: float) -> Smtpd:
         """Return the connection that a smtpd process serves, a new one where its `connect from` was not seen."""
         served = self.smtpd.get(process)
         if served is None:
-            if len(self.smtpd) >= _SMTPD:
-                del self.smtpd[next(iter(self.smtpd))]
-            served = self.smtpd[process] = Smtpd(ip)
+            served = Smtpd(ip)
+            self.smtpd.put(process, served, at)
+        self.smtpd.touch(process)
         return served
+
+    def hangs_up(self, process: str) -> Smtpd | None:
+        """Return the connection that a smtpd process served, which is over."""
+        served = self.smtpd.peek(process)
+        if served is not None:
+            self.smtpd.discard(process)
+        return served
+
+    def fields(self) -> tuple[str, ...]:
+        """Return what is saved; the maps save themselves."""
+        return ("has_dovecot", "has_postfix", "verbose", "faceless", "chained", "lines_per_attempt", "held", "pool", "claims")
+
+    def load(self, values: list[Any]) -> None:
+        """Take the values that `dump` gave."""
+        values[6] = [(until, key, passdb) for until, key, passdb in values[6]]
+        values[8] = [(at, ip) for at, ip in values[8]]
+        super().load(values)
 
     def leave(self, at: float) -> None:
         """Put an anonymous failure line into the pool."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from guard.bounded import Bounded, Entry
 from guard.model import Attempt, AuthEvent, Success
-from guard.sessions._host import VISIBLE, Host, Sogo
+from guard.sessions._host import VISIBLE, Host, Seen, Sogo
 from guard.sessions._session import LIFE, Session
 from guard.stats import Stats
 
@@ -34,6 +34,25 @@ class Client(Entry):
     def worth_keeping(self, at: float) -> bool:
         """Keep what may still be paired."""
         return any(times and at - times[-1] < VISIBLE for times in (self.free, self.unpaired, self.lost))
+
+    def fields(self) -> tuple[str, ...]:
+        """Return what is saved."""
+        return ("free", "unpaired", "lost", "errors", "recent", "alone", "alone_host", "sessions")
+
+    def dump(self) -> list[object]:
+        """Return the client as JSON values."""
+        values = super().dump()
+        values[5] = None if self.alone is None else self.alone.dump()
+        return values
+
+    def load(self, values: list[Any]) -> None:
+        """Take the values that `dump` gave."""
+        alone = values[5]
+        if alone is not None:
+            values[5] = Session("", 0.0)
+            values[5].load(alone)
+        values[4] = [(at, protocol) for at, protocol in values[4]]
+        super().load(values)
 
 
 class Ledger:
@@ -143,15 +162,6 @@ class Ledger:
         """Whether the address had a judged failure a short time ago."""
         seen = self.confirmed.peek(ip)
         return seen is not None and at - seen.at <= _CONFIRMED
-
-
-class Seen(Entry):
-    """When an address last failed."""
-
-    __slots__ = ("at",)
-
-    def __init__(self) -> None:
-        self.at = -1e18
 
 
 def take(times: list[float], since: float) -> bool:

@@ -137,10 +137,8 @@ class Session(Entry):
         """Keep what is open, and for a minute what has ended."""
         return at - self.last < _LINGER or (not self.ended and not self.success and self.counted > 0 and at - self.first < LIFE)
 
-    def dump(self) -> list[object]:
-        """Return the session as JSON values."""
-        return [
-            self.ip, self.first, self.last, self.protocol, self.user, self.reason, self.counted, self.stamps, self.names,
-            self.held, self.unknown, self.odd, self.nameless, self.authenticate, self.errors, self.anonymous, self.ended,
-            self.cause, self.said, self.success,
-        ]  # fmt: skip
+    def fields(self) -> tuple[str, ...]:
+        """Return what is saved."""
+        return ("ip", "first", "last", "protocol", "user", "reason", "counted", "stamps", "names", "held", "unknown", "odd", "nameless", "authenticate", "errors", "anonymous", "ended", "cause", "said", "success")
+
+

@@ -22,20 +22,20 @@ def hear(ledger: Ledger, host: Host, event: AuthEvent) -> None:
     process = event.process
     if witness == "socket":
         if process:
-            host.connection(process, "").socket_error = True
+            host.connection(process, "", event.at).socket_error = True
         ledger.stats.ignored.add(("outage",))
         return
     if ip is None:
         if process and witness in ("connect", "disconnect"):
-            host.smtpd.pop(process, None)
+            host.hangs_up(process)
         return
     if ledger.clients.peek(ip) is not None:
         dovecot.postfix_shows(ledger, host, event, ip)
     host.see(ip, event.at)
     if witness == "connect":
         if process:
-            host.smtpd.pop(process, None)
-            host.connection(process, ip)
+            host.hangs_up(process)
+            host.connection(process, ip, event.at)
     elif witness == "disconnect":
         _disconnect(ledger, host, event, ip)
     elif witness == "sasl" or witness == "unavailable":  # noqa: PLR1714
@@ -47,7 +47,7 @@ def hear(ledger: Ledger, host: Host, event: AuthEvent) -> None:
 
 
 def _disconnect(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
-    served = host.smtpd.pop(event.process, None) if event.process else None
+    served = host.hangs_up(event.process) if event.process else None
     ok = event.count
     if served is not None:
         ledger.stats.session_ended("postfix", served.counted)
@@ -58,7 +58,7 @@ def _disconnect(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
 
 def _succeeded(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
     if event.process:
-        served = host.connection(event.process, ip)
+        served = host.connection(event.process, ip, event.at)
         if served.ok:
             return  # another message of the same login
         served.ok = 1
@@ -66,7 +66,7 @@ def _succeeded(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
 
 
 def _failed(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
-    served = host.connection(event.process, ip) if event.process else None
+    served = host.connection(event.process, ip, event.at) if event.process else None
     if served is not None:
         if event.witness == "unavailable" and served.socket_error:
             served.socket_error = False
@@ -100,7 +100,7 @@ def _unanswered(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
     client = ledger.client(ip, event.at)
     claimed = take(client.free, event.at - _PAIRING)
     if claimed or ledger.was_confirmed(ip, event.at):
-        served = host.connection(event.process, ip) if event.process else None
+        served = host.connection(event.process, ip, event.at) if event.process else None
         if served is not None:
             served.counted += 1
         ledger.count(event, ip, 1 if served is not None else -1, confirms=claimed)

@@ -1,0 +1,255 @@
+"""The configuration: a TOML file and the environment, checked as a whole before anything is begun.
+
+`load` is all-or-nothing: it gives a Config in which every value makes sense, or every mistake at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import PrivateAttr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from guard.config import _lines
+from guard.config._problems import (
+    ENVIRONMENT,
+    ConfigError,
+    Problem,
+    expectation,
+    key_text,
+    line_of,
+    real_path,
+)
+from guard.config._settings import (
+    AnySource,
+    Control,
+    Exporters,
+    FileTable,
+    Firewall,
+    Geo,
+    Http,
+    Limits,
+    Lists,
+    Log,
+    Rules,
+    Sources,
+    StdinTable,
+    StoreTable,
+    named,
+)
+from guard.model import Policy
+
+__all__ = ["AnySource", "Config", "ConfigError", "FileTable", "Problem", "StdinTable", "find_sources", "load"]
+
+DEFAULT_PATH: Final = Path("/etc/mailward/mailward.toml")
+PREFIX: Final = "MAILWARD_"
+NOT_OURS: Final = re.compile(r"MAILWARD_(?:CONFIG|TEST_.*)")  # the path of the file; the test suite's own
+LOGS: Final = ("/var/log/mail.log", "/var/log/maillog", "/var/log/sogo/sogo.log", "/var/log/sogo.log")
+
+
+class _Environment(EnvSettingsSource):
+    """MAILWARD_RULES__BRUTE_FORCE__FAILURES=7; lists as JSON or separated by commas."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            text = str(value)
+            return (
+                text
+                if text.lstrip()[:1] in ("[", "{") or text == "all"
+                else [v.strip() for v in text.split(",")]
+            )
+
+
+class Config(BaseSettings):
+    """The whole configuration.  Durations are float seconds, nets canonical CIDR."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", validate_default=True, frozen=True
+    )
+
+    source: Sources = []
+    rules: Rules = Rules()
+    lists: Lists = Lists()
+    limits: Limits = Limits()
+    firewall: Firewall = Firewall()
+    store: StoreTable = StoreTable()
+    http: Http = Http()
+    control: Control = Control()
+    exporters: Exporters = Exporters()
+    geo: Geo = Geo()
+    log: Log = Log()
+    _file: str = PrivateAttr("")
+    _lines: dict[_lines.Path, int] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment go before the file."""
+        return _Environment(settings_cls), init_settings
+
+    @property
+    def file(self) -> str:
+        """The path of the file that was read; "" where there was none."""
+        return self._file
+
+    def policy(self, own: Sequence[str] = (), secret: bytes = b"") -> Policy:
+        """Return what the engine is told.  `own`: this host's addresses; host names of `lists.allow` are left out."""
+        rule = self.rules.brute_force
+        return Policy(
+            failures=rule.failures,
+            window=rule.window,
+            ban=rule.ban,
+            ban_max=rule.ban_max,
+            forget=rule.forget,
+            prefix4=rule.prefix4,
+            prefix6=rule.prefix6,
+            login_failures=self.rules.login_after_failures.failures,
+            allow=tuple(entry for entry in self.lists.allow if "/" in entry),
+            deny=tuple(self.lists.deny),
+            trusted=tuple(self.lists.trusted),
+            own=tuple(own),
+            max_addresses=self.limits.addresses,
+            max_sessions=self.limits.sessions,
+            max_accounts=self.limits.accounts,
+            secret=secret,
+        )
+
+    def allow_names(self) -> tuple[str, ...]:
+        """Return the host names of `lists.allow`: whoever runs resolves them."""
+        return tuple(entry for entry in self.lists.allow if "/" not in entry)
+
+    def sources(self, root: str = "/") -> list[AnySource]:
+        """Return the configured sources, or what `find_sources` finds.  Raises `ConfigError` where that is nothing."""
+        return list(self.source) or find_sources(root, self._file)
+
+    def unsupported(self) -> list[Problem]:
+        """Return what is asked for rightly and this release does not have: `run` refuses, `check` says so."""
+        found = [
+            self._problem(
+                ("source", number, "type"), f'"{source.type}" is not in this release; expected file or stdin'
+            )
+            for number, source in enumerate(self.source)
+            if not isinstance(source, FileTable | StdinTable)
+        ]
+        if self.firewall.backend == "iptables":
+            found.append(
+                self._problem(("firewall", "backend"), '"iptables" is not in this release; expected nftables')
+            )
+        if self.store.url.startswith("redis"):
+            found.append(
+                self._problem(("store", "url"), "redis is not in this release; expected sqlite:///PATH")
+            )
+        if self.geo.database:
+            found.append(self._problem(("geo", "database"), 'not in this release; expected ""'))
+        if self.allow_names():
+            number = next(i for i, entry in enumerate(self.lists.allow) if "/" not in entry)
+            text = "host names are not in this release; expected an address or a net"
+            found.append(self._problem(("lists", "allow", number), text))
+        return found
+
+    def _problem(self, path: _lines.Path, text: str) -> Problem:
+        return _place(path, text, self._file, self._lines)
+
+
+def find_sources(root: str = "/", file: str = "") -> list[AnySource]:
+    """Return the logs that stand where mail servers write theirs.  Raises `ConfigError` when there is none."""
+    found = [Path(root, log.lstrip("/")) for log in LOGS]
+    there: list[AnySource] = [FileTable(type="file", path=str(log)) for log in found if log.is_file()]
+    if not there:
+        looked = ", ".join(map(str, found))
+        text = f"expected a [[source]]: none is configured, and none of {looked} is there"
+        raise ConfigError([Problem(file or str(DEFAULT_PATH), 0, "source", text)])
+    return named(there)
+
+
+def load(path: str | Path | None = None) -> Config:
+    """Read the file at `path` and the environment.  Raises `ConfigError` with every mistake.
+
+    Without a path: the one in MAILWARD_CONFIG, else /etc/mailward/mailward.toml if it is there, else no file.
+    """
+    given = path or os.environ.get(PREFIX + "CONFIG")
+    file = str(given or (DEFAULT_PATH if DEFAULT_PATH.is_file() else ""))
+    data, lines = _read(file) if file else ({}, {})
+    problems = _strangers()
+    try:
+        config = Config(**{key: value for key, value in data.items() if not key.startswith("_")})
+    except ValidationError as error:
+        problems += [_place(real_path(e["loc"]), expectation(e, Config), file, lines) for e in error.errors()]
+        problems += _twice(data.get("source"), file, lines)
+        raise ConfigError(problems) from None
+    problems += [_place((key,), "no such key", file, lines) for key in data if key.startswith("_")]
+    problems += _twice(data.get("source"), file, lines)
+    if problems:
+        raise ConfigError(problems)
+    config._file, config._lines = file, lines  # noqa: SLF001 - the only maker of a Config
+    return config
+
+
+def _read(file: str) -> tuple[dict[str, Any], dict[_lines.Path, int]]:
+    try:
+        text = Path(file).read_bytes().decode()
+        return tomllib.loads(text), _lines.locate(text)
+    except OSError as error:
+        raise ConfigError(
+            [Problem(file, 0, "", f"expected a readable file: {error.strerror or error}")]
+        ) from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError([Problem(file, line, "", "expected UTF-8 text")]) from None
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r" \(at line (\d+), column \d+\)", str(error))
+        line = int(place[1]) if place else text.count("\n") + 1  # "at end of document"
+        reason = str(error).partition(" (at ")[0]
+        raise ConfigError([Problem(file, line, "", f"expected TOML: {reason}")]) from None
+
+
+def _strangers() -> list[Problem]:
+    """Return the variables that look like ours and are not; pydantic-settings passes over them."""
+    problems = []
+    for name in sorted(os.environ):
+        field = name.upper().removeprefix(PREFIX).partition("__")[0].lower()
+        if (
+            name.upper().startswith(PREFIX)
+            and field not in Config.model_fields
+            and not NOT_OURS.fullmatch(name.upper())
+        ):
+            known = ", ".join(f"{PREFIX}{key.upper()}__..." for key in Config.model_fields)
+            problems.append(Problem(ENVIRONMENT, 0, name, f"no such key; expected one of {known}"))
+    return problems
+
+
+def _place(path: _lines.Path, text: str, file: str, lines: Mapping[_lines.Path, int]) -> Problem:
+    """Say where it is: the variable that set the key, or its line in the file."""
+    names = {name.upper(): name for name in os.environ}
+    for length in range(len(path), 0, -1):
+        name = PREFIX + "__".join(map(str, path[:length])).upper()
+        if name in names:
+            return Problem(ENVIRONMENT, 0, names[name], text)
+    return Problem(file or ENVIRONMENT, line_of(path, lines), key_text(path), text)
+
+
+def _twice(sources: object, file: str, lines: Mapping[_lines.Path, int]) -> list[Problem]:
+    """Return the names and files that two sources share: the file's lines would count twice."""
+    problems = []
+    seen: dict[tuple[str, str], int] = {}
+    for number, source in enumerate(sources if isinstance(sources, list) else []):
+        for key in ("name", "path"):
+            value = source.get(key) if isinstance(source, dict) else None
+            if isinstance(value, str) and value and seen.setdefault((key, value), number) != number:
+                text = f"expected another {key} than source[{seen[key, value] + 1}] has; found {value!r}"
+                problems.append(_place(("source", number, key), text, file, lines))
+    return problems

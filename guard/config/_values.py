@@ -1,0 +1,122 @@
+"""What the values of the configuration may be.  A ValueError's text is what was expected."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Final, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag
+
+from guard import addresses
+
+UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s?([smhdw])", re.ASCII)
+LABEL: Final = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
+HOST: Final = re.compile(rf"(?:{LABEL}\.)*{LABEL}\.?", re.ASCII)
+LISTEN: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})", re.ASCII)
+NARROWEST: Final = {
+    4: 8,
+    6: 16,
+}  # the fewest bits of a net that may be shut out: a slip must not close the house
+LONGEST: Final = 100 * 365 * 86400.0
+
+
+def duration(value: object) -> float:
+    """Return seconds: "10m", "1h30m", "7d", "90s", or a number of seconds."""
+    seconds = -1.0
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str):
+        text = value.strip()
+        parts = DURATION.findall(text)
+        if parts and not re.sub(r"\s", "", DURATION.sub("", text)):
+            seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
+        elif re.fullmatch(r"\d{1,12}(?:\.\d+)?", text, re.ASCII):  # from the environment
+            seconds = float(text)
+    if not math.isfinite(seconds) or not 0 < seconds <= LONGEST:
+        raise ValueError('a duration, such as "90s", "10m", "1h", "7d", or a number of seconds')
+    return seconds
+
+
+def net(value: object) -> str:
+    """Return an address or a net as canonical CIDR."""
+    if isinstance(value, str):
+        try:
+            return addresses.network(value)
+        except ValueError:
+            pass
+    raise ValueError('an address or a net, such as "192.0.2.7", "192.0.2.0/24" or "2001:db8::/32"')
+
+
+def net_to_deny(value: object) -> str:
+    """Return a net that may be shut out as a whole."""
+    canonical = net(value)
+    version = 6 if ":" in canonical else 4
+    if int(canonical.rpartition("/")[2]) < NARROWEST[version]:
+        raise ValueError(f"a net of at least /{NARROWEST[version]}: a wider one shuts out the internet")
+    return canonical
+
+
+def net_or_host(value: object) -> str:
+    """Return a net as canonical CIDR, or a host name in lower case; only nets hold a slash."""
+    if isinstance(value, str) and "/" not in value and ":" not in value:
+        name = value.strip().rstrip(".").lower()
+        if HOST.fullmatch(name) and len(name) <= 253 and re.search(r"[a-z]", name.rpartition(".")[2]):
+            return name
+    try:
+        return net(value)
+    except ValueError as error:
+        raise ValueError(f'{error}, or a host name, such as "office.example.org"') from None
+
+
+def listen(value: object) -> str:
+    """Return `host:port` as it is; "" listens nowhere."""
+    match = LISTEN.fullmatch(value) if isinstance(value, str) else None
+    if isinstance(value, str) and (not value or (match and 0 < int(match[2]) <= 65535)):
+        return value
+    raise ValueError('an address and a port, such as "127.0.0.1:9780" or "[::1]:9780"; "" for none')
+
+
+def store_url(value: object) -> str:
+    """Return a store's address as it is."""
+    if isinstance(value, str) and re.fullmatch(r"sqlite:///.+|rediss?://[^/\s].*|memory:", value):
+        return value
+    raise ValueError("sqlite:///PATH, redis://HOST, rediss://HOST or memory:")
+
+
+def whole(value: object) -> object:
+    """Refuse what Python takes for a whole number and TOML does not."""
+    if isinstance(value, bool | float):
+        raise ValueError("a whole number")  # noqa: TRY004 - pydantic collects ValueErrors
+    return value
+
+
+def source_name(value: object) -> str:
+    """Return a name that fits a metrics label; "" to be given one."""
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.:/-]{0,64}", value):
+        return value
+    raise ValueError("a name of at most 64 letters, digits and . _ : / -")
+
+
+def _kind(value: object) -> str:
+    return "<all>" if isinstance(value, str) else "<list>"
+
+
+Duration = Annotated[float, BeforeValidator(duration)]
+Net = Annotated[str, BeforeValidator(net)]
+NetToDeny = Annotated[str, BeforeValidator(net_to_deny)]
+NetOrHost = Annotated[str, BeforeValidator(net_or_host)]
+Listen = Annotated[str, BeforeValidator(listen)]
+StoreUrl = Annotated[str, BeforeValidator(store_url)]
+SourceName = Annotated[str, BeforeValidator(source_name)]
+Text = Annotated[str, Field(min_length=1)]
+Whole = BeforeValidator(whole)
+Count = Annotated[int, Whole, Field(ge=1, le=10**9)]
+Port = Annotated[int, Whole, Field(ge=1, le=65535)]
+Prefix4 = Annotated[int, Whole, Field(ge=NARROWEST[4], le=32)]
+Prefix6 = Annotated[int, Whole, Field(ge=NARROWEST[6], le=128)]
+Ports = Annotated[
+    Annotated[Literal["all"], Tag("<all>")] | Annotated[list[Port], Field(min_length=1), Tag("<list>")],
+    Discriminator(_kind),
+]

@@ -1,0 +1,82 @@
+"""What was counted, as JSON values: the objects of `mailward replay` and `mailward explain --ip`."""
+
+from __future__ import annotations
+
+import math
+
+from guard.addresses import family
+from guard.bans import Active, Bans
+from guard.model import Ban, Finding, readable
+from guard.reader import when
+from guard.tally import Source, Tally
+
+
+def ban_values(ban: Ban) -> dict[str, object]:
+    """Return one ban; `seconds` is null for a ban without end."""
+    return {
+        "at": when(ban.at),
+        "net": ban.net,
+        "rule": ban.rule,
+        "failures": ban.failures,
+        "seconds": None if math.isinf(ban.until) else round(ban.seconds),
+        "session_open": ban.session_open,
+        "evidence": list(ban.evidence),
+    }
+
+
+def finding_values(finding: Finding) -> dict[str, object]:
+    """Return one finding."""
+    return {
+        "at": when(finding.at),
+        "rule": finding.rule,
+        "ip": finding.ip,
+        "user": None if finding.user is None else readable(finding.user),
+        "text": finding.text,
+    }
+
+
+def source_values(ip: str, source: Source) -> dict[str, object]:
+    """Return what one client address did."""
+    return {
+        "ip": ip,
+        "failures": source.failures,
+        "successes": source.successes,
+        "users": source.user_count(),
+        "by_protocol": source.by_protocol(),
+        "first": when(source.first),
+        "last": when(source.last),
+    }
+
+
+def _by_failures(item: tuple[str, Source]) -> tuple[int, str]:
+    return -item[1].failures, item[0]
+
+
+def sources_values(tally: Tally) -> list[dict[str, object]]:
+    """Return all client addresses, most failures first."""
+    return [source_values(ip, source) for ip, source in sorted(tally.sources.items(), key=_by_failures)]
+
+
+def failures_values(failures: dict[tuple[str, str], int]) -> dict[str, object]:
+    """Return the totals by service and by protocol."""
+    by_service: dict[str, int] = {}
+    by_protocol: dict[str, int] = {}
+    for (service, protocol), n in sorted(failures.items()):
+        if n:
+            by_service[service] = by_service.get(service, 0) + n
+            by_protocol[protocol] = by_protocol.get(protocol, 0) + n
+    return {"total": sum(by_service.values()), "by_service": by_service, "by_protocol": by_protocol}
+
+
+def active_values(active: Active, net: str) -> dict[str, object]:
+    """Return a ban in force."""
+    values = ban_values(active.ban)
+    values["until"] = None if math.isinf(active.ban.until) else when(active.ban.until)
+    values["family"] = family(net)
+    return values
+
+
+def bans_by_family(bans: Bans) -> dict[str, int]:
+    """Return how many bans are wanted, by family."""
+    v6 = sum(1 for net in bans.active if ":" in net)
+    return {"ipv4": len(bans.active) - v6, "ipv6": v6}

@@ -16,7 +16,7 @@ from guard.rules._window import Window
 from guard.rules.brute_force import BruteForce
 from guard.rules.login_after_failures import Account, LoginAfterFailures
 from guard.sessions import Sessions
-from guard.sessions._host import Host, Seen, Smtpd
+from guard.sessions._host import Host, Smtpd
 from guard.sessions._ledger import Client
 from guard.sessions._session import Session
 from guard.stats import Counter, Stats
@@ -57,11 +57,9 @@ class Keeper:
         ledger = self._sessions.ledger
         small: dict[tuple[str, str], Entry] = {}
         _changed(ledger.clients, rows)
-        _changed(ledger.confirmed, rows)
         for name, host in ledger.hosts.items():
             small["host", name] = host
             _changed(host.sessions, rows)
-            _changed(host.visible, rows)
             _changed(host.smtpd, rows)
         for source, book in ledger.sogo.items():
             small["sogo", source] = book
@@ -99,14 +97,10 @@ class Keeper:
             kind, _, name = table.partition(" ")
             if kind == "session":
                 _restored(ledger.host(name).sessions, key, Session("", 0.0), values)
-            elif kind == "visible":
-                _restored(ledger.host(name).visible, key, Seen(), values)
             elif kind == "smtpd":
                 _restored(ledger.host(name).smtpd, key, Smtpd(""), values)
             elif kind == "client":
                 _restored(ledger.clients, key, Client(), values)
-            elif kind == "confirmed":
-                _restored(ledger.confirmed, key, Seen(), values)
             elif kind == "source":
                 _restored(self._tally.sources, key, Source(0.0), values)
             elif kind == "window":

@@ -16,7 +16,7 @@ from pydantic import PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from guard.config import _lines
+from guard.config._lines import KeyPath, locate
 from guard.config._problems import (
     ENVIRONMENT,
     ConfigError,
@@ -87,16 +87,16 @@ class Config(BaseSettings):
     geo: Geo = Geo()
     log: Log = Log()
     _file: str = PrivateAttr("")
-    _lines: dict[_lines.Path, int] = PrivateAttr(default_factory=dict)
+    _lines: dict[KeyPath, int] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Let the environment go before the file."""
         return _Environment(settings_cls), init_settings
@@ -155,13 +155,9 @@ class Config(BaseSettings):
             )
         if self.geo.database:
             found.append(self._problem(("geo", "database"), 'not in this release; expected ""'))
-        if self.allow_names():
-            number = next(i for i, entry in enumerate(self.lists.allow) if "/" not in entry)
-            text = "host names are not in this release; expected an address or a net"
-            found.append(self._problem(("lists", "allow", number), text))
         return found
 
-    def _problem(self, path: _lines.Path, text: str) -> Problem:
+    def _problem(self, path: KeyPath, text: str) -> Problem:
         return _place(path, text, self._file, self._lines)
 
 
@@ -199,10 +195,11 @@ def load(path: str | Path | None = None) -> Config:
     return config
 
 
-def _read(file: str) -> tuple[dict[str, Any], dict[_lines.Path, int]]:
+def _read(file: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
+    text = ""
     try:
         text = Path(file).read_bytes().decode()
-        return tomllib.loads(text), _lines.locate(text)
+        return tomllib.loads(text), locate(text)
     except OSError as error:
         raise ConfigError(
             [Problem(file, 0, "", f"expected a readable file: {error.strerror or error}")]
@@ -232,7 +229,7 @@ def _strangers() -> list[Problem]:
     return problems
 
 
-def _place(path: _lines.Path, text: str, file: str, lines: Mapping[_lines.Path, int]) -> Problem:
+def _place(path: KeyPath, text: str, file: str, lines: Mapping[KeyPath, int]) -> Problem:
     """Say where it is: the variable that set the key, or its line in the file."""
     names = {name.upper(): name for name in os.environ}
     for length in range(len(path), 0, -1):
@@ -242,7 +239,7 @@ def _place(path: _lines.Path, text: str, file: str, lines: Mapping[_lines.Path, 
     return Problem(file or ENVIRONMENT, line_of(path, lines), key_text(path), text)
 
 
-def _twice(sources: object, file: str, lines: Mapping[_lines.Path, int]) -> list[Problem]:
+def _twice(sources: object, file: str, lines: Mapping[KeyPath, int]) -> list[Problem]:
     """Return the names and files that two sources share: the file's lines would count twice."""
     problems = []
     seen: dict[tuple[str, str], int] = {}

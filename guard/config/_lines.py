@@ -9,7 +9,7 @@ import re
 import tomllib
 from typing import Final
 
-Path = tuple[str | int, ...]  # ("source", 1, "path"): the key `path` of the second [[source]]
+KeyPath = tuple[str | int, ...]  # ("source", 1, "path"): the key `path` of the second [[source]]
 
 BLANK: Final = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 STRING: Final = re.compile(
@@ -23,7 +23,7 @@ BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 SCALAR: Final = re.compile(r"[^,\]}\n#]+")  # numbers, booleans, dates
 
 
-def locate(text: str) -> dict[Path, int]:
+def locate(text: str) -> dict[KeyPath, int]:
     """Return the line, counted from 1, of every key, table, and element of an array in the valid TOML `text`."""
     return _Reader(text.replace("\r\n", "\n")).read()
 
@@ -33,11 +33,11 @@ class _Reader:
         self.text = text
         self.at = 0
         self.line = 1
-        self.lines: dict[Path, int] = {}
-        self.counts: dict[Path, int] = {}  # how many [[tables]] of a name there were so far
+        self.lines: dict[KeyPath, int] = {}
+        self.counts: dict[KeyPath, int] = {}  # how many [[tables]] of a name there were so far
 
-    def read(self) -> dict[Path, int]:
-        table: Path = ()
+    def read(self) -> dict[KeyPath, int]:
+        table: KeyPath = ()
         self.skip()
         while self.at < len(self.text):
             if self.text[self.at] == "[":
@@ -47,11 +47,11 @@ class _Reader:
             self.skip()
         return self.lines
 
-    def header(self) -> Path:
+    def header(self) -> KeyPath:
         many = self.text.startswith("[[", self.at)
         self.take(2 if many else 1)
         line = self.line
-        path: Path = ()
+        path: KeyPath = ()
         parts = self.key()
         for number, part in enumerate(parts, 1):
             path = (*path, part)
@@ -65,7 +65,7 @@ class _Reader:
         self.take(2 if many else 1)
         return path
 
-    def pair(self, table: Path) -> None:
+    def pair(self, table: KeyPath) -> None:
         line = self.line
         for part in self.key():
             table = (*table, part)
@@ -90,7 +90,7 @@ class _Reader:
                 return parts
             self.take(1)
 
-    def value(self, path: Path) -> None:
+    def value(self, path: KeyPath) -> None:
         self.skip()
         first = self.text[self.at]
         if first in "[{":
@@ -100,7 +100,7 @@ class _Reader:
         match = STRING.match(self.text, self.at) or SCALAR.match(self.text, self.at)
         self.take(len(match[0]) if match else 1)
 
-    def members(self, path: Path, closing: str) -> None:
+    def members(self, path: KeyPath, closing: str) -> None:
         count = 0
         self.skip()
         while self.text[self.at] != closing:

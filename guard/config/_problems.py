@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from guard.config._lines import Path
+from guard.config._lines import KeyPath
 
 ENVIRONMENT = "environment"
 SECRET = ("url",)  # keys whose value may hold a password
@@ -37,7 +37,7 @@ class ConfigError(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-def key_text(path: Path) -> str:
+def key_text(path: KeyPath) -> str:
     """Return a path as one writes it: `source[2].path`, counted from 1."""
     text = ""
     for part in path:
@@ -45,7 +45,7 @@ def key_text(path: Path) -> str:
     return text
 
 
-def line_of(path: Path, lines: Mapping[Path, int]) -> int:
+def line_of(path: KeyPath, lines: Mapping[KeyPath, int]) -> int:
     """Return the line of the key, or of what stands nearest above it; 0 where nothing does."""
     for length in range(len(path), 0, -1):
         if path[:length] in lines:
@@ -53,7 +53,7 @@ def line_of(path: Path, lines: Mapping[Path, int]) -> int:
     return 0
 
 
-def real_path(location: tuple[str | int, ...]) -> Path:
+def real_path(location: tuple[str | int, ...]) -> KeyPath:
     """Return pydantic's location without what is no key: the tags of unions."""
     without = [part for part in location if not (isinstance(part, str) and part.startswith("<"))]
     if len(without) > 2 and without[0] == "source":

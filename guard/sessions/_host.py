@@ -13,10 +13,8 @@ from guard.sessions._session import Session
 
 _POOL: Final = 4096
 _SMTPD: Final = 1 << 14
-_VISIBLE: Final = 1 << 20
 _CONNECTION: Final = 3600.0
 _HORIZON: Final = 240.0  # a login session may last 180 s; its anonymous lines are of no use to anybody else
-VISIBLE: Final = 600.0  # Postfix speaks for an address this long after its last line
 _NAMES: Final = 64
 
 
@@ -58,19 +56,6 @@ class Sogo(Entry):
         super().load(values)
 
 
-class Seen(Entry):
-    """When something was last seen."""
-
-    __slots__ = ("at",)
-
-    def __init__(self) -> None:
-        self.at = -1e18
-
-    def fields(self) -> tuple[str, ...]:
-        """Return what is saved."""
-        return ("at",)
-
-
 class Smtpd(Entry):
     """One connection of a smtpd process."""
 
@@ -107,7 +92,6 @@ class Host(Entry):
         "sessions",
         "smtpd",
         "verbose",
-        "visible",
     )
 
     def __init__(self, name: str, sessions: Bounded[Session]) -> None:
@@ -122,23 +106,7 @@ class Host(Entry):
         self.held: list[tuple[float, str, str]] = []  # (until, session, passdb): lines that a success may explain
         self.pool: list[float] = []  # times of anonymous failure lines that no Postfix failure has claimed
         self.claims: list[tuple[float, str]] = []  # (time, address) of Postfix failures without their auth line
-        # Address -> the last line of Postfix about it; process -> the connection that it serves.
-        self.visible: Bounded[Seen] = Bounded(f"visible {name}", _VISIBLE, VISIBLE, keep=sessions.keep)
         self.smtpd: Bounded[Smtpd] = Bounded(f"smtpd {name}", _SMTPD, _CONNECTION, keep=sessions.keep)
-
-    def see(self, ip: str, at: float) -> None:
-        """Note that Postfix shows a connection of `ip`."""
-        seen = self.visible.get(ip)
-        if seen is None:
-            seen = Seen()
-            self.visible.put(ip, seen, at)
-        seen.at = at
-        self.visible.touch(ip)
-
-    def sees(self, ip: str, at: float) -> bool:
-        """Whether Postfix speaks for `ip` at time `at`."""
-        seen = self.visible.peek(ip)
-        return seen is not None and at - seen.at <= VISIBLE
 
     def connection(self, process: str, ip: str, at: float) -> Smtpd:
         """Return the connection that a smtpd process serves, a new one where its `connect from` was not seen."""

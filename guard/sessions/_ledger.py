@@ -6,20 +6,23 @@ from typing import Any, Final
 
 from guard.bounded import Bounded, Entry
 from guard.model import Attempt, AuthEvent, Success
-from guard.sessions._host import VISIBLE, Host, Seen, Sogo
+from guard.sessions._host import Host, Sogo
 from guard.sessions._session import LIFE, Session
 from guard.stats import Stats
 
 _HOSTS: Final = 256
 _STAMPS: Final = 1024
-_CONFIRMED: Final = 900.0
 _FREE: Final = 64
+_ALSO: Final = 16
+NEVER: Final = -1e18
+CONFIRMED: Final = 900.0  # a `Connection lost` counts this long after a judged failure
+VISIBLE: Final = 600.0  # Postfix speaks for an address this long after its last line
 
 
-class Client(Entry):
-    """What ties the two servers' lines about one address together (SMTP has no session id)."""
+class Pairs(Entry):
+    """Times of one address's SMTP lines that wait for the other daemon's."""
 
-    __slots__ = ("alone", "alone_host", "errors", "free", "lost", "recent", "sessions", "unpaired")
+    __slots__ = ("errors", "free", "lost", "recent", "unpaired")
 
     def __init__(self) -> None:
         self.free: list[float] = []  # auth lines without a session that no Postfix line has claimed
@@ -27,38 +30,86 @@ class Client(Entry):
         self.lost: list[float] = []  # `Connection lost` that nobody has confirmed
         self.errors: list[float] = []  # errors of the password database that no Postfix failure has used
         self.recent: list[tuple[float, str]] = []  # time and protocol of Postfix failures counted in the last seconds
-        self.alone: Session | None = None  # Dovecot's side, while Postfix shows nothing of the address
-        self.alone_host = ""
-        self.sessions: list[str] = []  # Dovecot sessions of the address, for end lines that name none
-
-    def worth_keeping(self, at: float) -> bool:
-        """Keep what may still be paired."""
-        return any(times and at - times[-1] < VISIBLE for times in (self.free, self.unpaired, self.lost))
 
     def fields(self) -> tuple[str, ...]:
         """Return what is saved."""
-        return ("free", "unpaired", "lost", "errors", "recent", "alone", "alone_host", "sessions")
+        return ("free", "unpaired", "lost", "errors", "recent")
+
+    def load(self, values: list[Any]) -> None:
+        """Take the values that `dump` gave."""
+        values[4] = [(at, protocol) for at, protocol in values[4]]
+        super().load(values)
+
+
+class Client(Entry):
+    """What ties the lines of several daemons about one address together (SMTP has no session id)."""
+
+    __slots__ = ("alone", "alone_host", "also", "confirmed", "pairs", "seen_at", "seen_host", "sessions")
+
+    def __init__(self) -> None:
+        self.confirmed = NEVER  # the last judged failure
+        self.seen_host = ""  # the host whose Postfix wrote of the address last, and when
+        self.seen_at = NEVER
+        self.also: dict[str, float] | None = None  # other hosts whose Postfix did
+        self.pairs: Pairs | None = None
+        self.alone: Session | None = None  # Dovecot's side, while Postfix shows nothing of the address
+        self.alone_host = ""
+        self.sessions: list[str] | None = None  # Dovecot sessions of the address, for end lines that name none
+
+    def waiting(self) -> Pairs:
+        """Return the times that wait for a partner."""
+        if self.pairs is None:
+            self.pairs = Pairs()
+        return self.pairs
+
+    def seen(self, host: str, at: float) -> None:
+        """Note that Postfix of `host` shows a connection of the address."""
+        if self.seen_host != host:
+            if self.seen_at != NEVER:
+                if self.also is None or len(self.also) >= _ALSO:
+                    self.also = {}
+                self.also[self.seen_host] = self.seen_at
+            self.seen_host = host
+        self.seen_at = at
+
+    def seen_by(self, host: str, at: float) -> bool:
+        """Whether Postfix of `host` speaks for the address at time `at`."""
+        if self.seen_host == host:
+            return at - self.seen_at <= VISIBLE
+        return self.also is not None and at - self.also.get(host, NEVER) <= VISIBLE
+
+    def worth_keeping(self, at: float) -> bool:
+        """Keep what may still be paired or has just failed."""
+        return at - self.confirmed < CONFIRMED or at - self.seen_at < VISIBLE or self.pairs is not None
+
+    def fields(self) -> tuple[str, ...]:
+        """Return what is saved."""
+        return ("confirmed", "seen_host", "seen_at", "also", "pairs", "alone", "alone_host", "sessions")
 
     def dump(self) -> list[object]:
         """Return the client as JSON values."""
         values = super().dump()
+        values[4] = None if self.pairs is None else self.pairs.dump()
         values[5] = None if self.alone is None else self.alone.dump()
         return values
 
     def load(self, values: list[Any]) -> None:
         """Take the values that `dump` gave."""
-        alone = values[5]
-        if alone is not None:
-            values[5] = Session("", 0.0)
-            values[5].load(alone)
-        values[4] = [(at, protocol) for at, protocol in values[4]]
+        if values[4] is not None:
+            pairs = Pairs()
+            pairs.load(values[4])
+            values[4] = pairs
+        if values[5] is not None:
+            alone = Session("", 0.0)
+            alone.load(values[5])
+            values[5] = alone
         super().load(values)
 
 
 class Ledger:
     """State shared by the daemons' books.  `out` collects what is to be reported; whoever feeds drains it."""
 
-    __slots__ = ("_max_sessions", "clients", "confirmed", "dovecot_speaks", "hosts", "keep", "moves", "orphans", "out", "sogo", "stats", "successes")
+    __slots__ = ("_max_sessions", "clients", "dovecot_speaks", "hosts", "keep", "moves", "orphans", "out", "sogo", "stats", "successes")
 
     def __init__(self, stats: Stats, max_sessions: int, max_clients: int, *, keep: bool) -> None:
         self.stats = stats
@@ -67,7 +118,6 @@ class Ledger:
         self.hosts: dict[str, Host] = {}
         self.orphans: list[Host] = []  # hosts that show Postfix and no Dovecot
         self.clients: Bounded[Client] = Bounded("client", max_clients, VISIBLE, keep=keep)
-        self.confirmed: Bounded[Seen] = Bounded("confirmed", max_clients, _CONFIRMED, keep=keep)
         self.out: list[Attempt] = []
         self.successes: list[Success] = []
         self.sogo: dict[str, Sogo] = {}  # by source
@@ -101,17 +151,19 @@ class Ledger:
         self.clients.touch(ip)
         return client
 
-    def visible(self, host: Host, ip: str, at: float) -> bool:
-        """Whether Postfix speaks for `ip` to the Dovecot of `host`.
+    def visible(self, host: Host, client: Client, at: float) -> bool:
+        """Whether Postfix speaks for a client to the Dovecot of `host`.
 
         A host that shows both daemons speaks for itself; one that shows Dovecot alone belongs to the Postfix that
         shows no Dovecot (one service a container, or a file a daemon).
         """
-        if host.sees(ip, at):
+        if client.seen_at == NEVER:
+            return False
+        if client.seen_by(host.name, at):
             return True
         if host.has_postfix:
             return False
-        return any(not other.has_dovecot and other.sees(ip, at) for other in self.orphans)
+        return any(not other.has_dovecot and client.seen_by(other.name, at) for other in self.orphans)
 
     def speaks_for(self, postfix: Host, dovecot: str) -> bool:
         """Whether the Postfix of one host speaks for the Dovecot of another."""
@@ -120,17 +172,15 @@ class Ledger:
         other = self.hosts.get(dovecot)
         return not postfix.has_dovecot and (other is None or not other.has_postfix)
 
-    def count(self, event: AuthEvent, ip: str, is_open: int, *, confirms: bool = True) -> None:
+    def count(self, event: AuthEvent, ip: str, is_open: int) -> None:
         """Report one attempt at the event's time."""
-        if confirms:
-            self._confirm(ip, event.at)
         reason = event.reason or "unspecified"
         self.out.append(Attempt(event.at, ip, event.user, event.service, event.protocol, reason, 1, is_open))
 
     def settle(self, session: Session, at: float, estimate: int, is_open: int) -> None:
         """Report the difference between the estimate and what was reported of a Dovecot session so far."""
         if session.counted < estimate:
-            self._confirm(session.ip, at)
+            confirm(self.client(session.ip, at), at)
         while session.counted < estimate:
             session.counted += 1
             if len(session.stamps) < _STAMPS:
@@ -145,23 +195,15 @@ class Ledger:
             Attempt(at, session.ip, session.user, "dovecot", session.protocol, session.reason, n, is_open)
         )
 
-    def _confirm(self, ip: str, at: float) -> None:
-        seen = self.confirmed.get(ip)
-        if seen is None:
-            seen = Seen()
-            self.confirmed.put(ip, seen, at)
-        seen.at = max(seen.at, at)
-        self.confirmed.touch(ip)
-
     def take_back(self, at: float, ip: str, protocol: str) -> None:
         """Report that a Postfix failure counted at `at` was none."""
         self.stats.auth_unjudged.add(("postfix",))
         self.out.append(Attempt(at, ip, None, "postfix", protocol, "unspecified", -1, -1))
 
-    def was_confirmed(self, ip: str, at: float) -> bool:
-        """Whether the address had a judged failure a short time ago."""
-        seen = self.confirmed.peek(ip)
-        return seen is not None and at - seen.at <= _CONFIRMED
+
+def confirm(client: Client, at: float) -> None:
+    """Note a judged failure of a client."""
+    client.confirmed = max(client.confirmed, at)
 
 
 def take(times: list[float], since: float) -> bool:

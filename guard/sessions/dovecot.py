@@ -11,7 +11,7 @@ from typing import Final
 from guard import addresses
 from guard.model import MECHANISMS, AuthEvent, Success
 from guard.sessions._host import Host
-from guard.sessions._ledger import Client, Ledger, add, take
+from guard.sessions._ledger import Client, Ledger, add, confirm, take
 from guard.sessions._session import LIFE, Session
 
 _PAIRING: Final = 12.0  # Postfix gives up on Dovecot after 10 s
@@ -71,10 +71,13 @@ def find(ledger: Ledger, host: Host, event: AuthEvent, key: str, ip: str) -> Ses
         ip = inside
     session = Session(ip, event.at)
     host.sessions.put(key, session, event.at)
-    known = ledger.client(ip, event.at).sessions
-    if len(known) >= _OF_ADDRESS:
-        known.pop(0)
-    known.append(key)
+    client = ledger.client(ip, event.at)
+    if client.sessions is None:
+        client.sessions = [key]
+    else:
+        if len(client.sessions) >= _OF_ADDRESS:
+            client.sessions.pop(0)
+        client.sessions.append(key)
     return session
 
 
@@ -188,7 +191,7 @@ def _of_address(host: Host, client: Client, event: AuthEvent) -> Session | None:
     """Return the open session that a line without an id speaks of: of its address, of its user if one fits."""
     since = event.at - event.seconds - _SESSIONLESS
     best: Session | None = None
-    for key in client.sessions:
+    for key in client.sessions or ():
         session = host.sessions.peek(key)
         if session is None or session.ended or session.success or session.last < since:
             continue
@@ -271,30 +274,32 @@ def error(ledger: Ledger, host: Host, event: AuthEvent) -> None:
         session.errors += 1
         session.last = event.at
         return
-    client = ledger.client(ip, event.at)
-    recent = client.recent
+    pairs = ledger.client(ip, event.at).waiting()
+    recent = pairs.recent
     while recent and recent[0][0] < event.at - _LATE:
         recent.pop(0)
-    if recent and client.unpaired:  # Postfix told of it first
+    if recent and pairs.unpaired:  # Postfix told of it first
         at, protocol = recent.pop()
-        client.unpaired.pop()
+        pairs.unpaired.pop()
         ledger.take_back(at, ip, protocol)
     else:
-        add(client.errors, event.at)
+        add(pairs.errors, event.at)
 
 
 def _smtp(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
     """Enter an auth line without a session.  While Postfix shows the address its lines alone count."""
     client = ledger.client(ip, event.at)
-    if ledger.visible(host, ip, event.at):
+    if ledger.visible(host, client, event.at):
         client.alone = None
-        if client.lost and take(client.lost, event.at - 10.0):
+        pairs = client.waiting()
+        if pairs.lost and take(pairs.lost, event.at - 10.0):
+            confirm(client, event.at)
             ledger.count(event, ip, -1)
-        elif take(client.unpaired, event.at - _PAIRING):
+        elif take(pairs.unpaired, event.at - _PAIRING):
             host.claims = [claim for claim in host.claims if claim[1] != ip] if host.claims else host.claims
             ledger.stats.witness_suppressed.add(("dovecot",))
-        elif not (host.chained and client.free and event.at - client.free[-1] < 1.0):
-            add(client.free, event.at)
+        elif not (host.chained and pairs.free and event.at - pairs.free[-1] < 1.0):
+            add(pairs.free, event.at)
         return
     alone = client.alone
     if alone is None or event.at - alone.last > _BEFORE or client.alone_host != host.name:
@@ -304,15 +309,14 @@ def _smtp(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
     ledger.settle(alone, event.at, alone.lines(host.lines_per_attempt, chained=host.chained), -1)
 
 
-def postfix_shows(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
+def postfix_shows(ledger: Ledger, host: Host, client: Client, at: float) -> None:
     """Postfix shows an address that Dovecot alone spoke of: its lines of the last minute are taken back."""
-    client = ledger.clients.peek(ip)
-    if client is None or client.alone is None or not ledger.speaks_for(host, client.alone_host):
-        return
     alone = client.alone
+    if alone is None or not ledger.speaks_for(host, client.alone_host):
+        return
     client.alone = None
-    ledger.clients.touch(ip)
-    old = [at for at in alone.stamps if at < event.at - _BEFORE]
-    client.free.extend(at for at in alone.stamps if at >= event.at - _BEFORE)
-    del client.free[:-64]
-    ledger.settle(alone, event.at, len(old), -1)
+    old = sum(1 for stamp in alone.stamps if stamp < at - _BEFORE)
+    pairs = client.waiting()
+    pairs.free.extend(stamp for stamp in alone.stamps if stamp >= at - _BEFORE)
+    del pairs.free[:-64]
+    ledger.settle(alone, at, old, -1)

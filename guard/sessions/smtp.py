@@ -7,9 +7,11 @@ from typing import Final
 from guard.model import AuthEvent, Success
 from guard.sessions import dovecot
 from guard.sessions._host import Host
-from guard.sessions._ledger import Ledger, add, take
+from guard.sessions._ledger import CONFIRMED, Client, Ledger, add, confirm, take
 
 _PAIRING: Final = 12.0
+_CLAIMS: Final = 1024
+_RECENT: Final = 8
 
 
 def hear(ledger: Ledger, host: Host, event: AuthEvent) -> None:
@@ -29,9 +31,10 @@ def hear(ledger: Ledger, host: Host, event: AuthEvent) -> None:
         if process and witness in ("connect", "disconnect"):
             host.hangs_up(process)
         return
-    if ledger.clients.peek(ip) is not None:
-        dovecot.postfix_shows(ledger, host, event, ip)
-    host.see(ip, event.at)
+    client = ledger.client(ip, event.at)
+    if client.alone is not None:
+        dovecot.postfix_shows(ledger, host, client, event.at)
+    client.seen(host.name, event.at)
     if witness == "connect":
         if process:
             host.hangs_up(process)
@@ -39,9 +42,9 @@ def hear(ledger: Ledger, host: Host, event: AuthEvent) -> None:
     elif witness == "disconnect":
         _disconnect(ledger, host, event, ip)
     elif witness == "sasl" or witness == "unavailable":  # noqa: PLR1714
-        _failed(ledger, host, event, ip)
+        _failed(ledger, host, client, event, ip)
     elif witness == "unanswered":
-        _unanswered(ledger, host, event, ip)
+        _unanswered(ledger, host, client, event, ip)
     elif witness == "client":
         _succeeded(ledger, host, event, ip)
 
@@ -65,7 +68,7 @@ def _succeeded(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
     ledger.successes.append(Success(event.at, ip, event.user, "postfix", event.protocol, 1))
 
 
-def _failed(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
+def _failed(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip: str) -> None:
     served = host.connection(event.process, ip, event.at) if event.process else None
     if served is not None:
         if event.witness == "unavailable" and served.socket_error:
@@ -75,37 +78,47 @@ def _failed(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
         if served.ip and served.ip != ip:
             ledger.stats.ignored.add(("anomaly",))  # XCLIENT: the line's own address is right
         served.counted += 1
-    if ledger.dovecot_speaks:
-        client = ledger.client(ip, event.at)
-        if not take(client.free, event.at - _PAIRING):
-            if client.errors and take(client.errors, event.at - _PAIRING):
-                if served is not None:
-                    served.counted -= 1
-                _outage(ledger)
-                return
-            if host.faceless and not host.claim(event.at - _PAIRING, event.at + 1.0):
-                host.claims.append((event.at, ip))
-                if len(host.claims) > 1024:  # noqa: PLR2004
-                    del host.claims[:512]
-            add(client.unpaired, event.at)
-            client.recent.append((event.at, event.protocol))
-            del client.recent[:-8]
-        else:
-            ledger.stats.witness_suppressed.add(("dovecot",))
+    if ledger.dovecot_speaks and not _paired(ledger, host, client, event, ip):
+        if served is not None:
+            served.counted -= 1
+        _outage(ledger)
+        return
+    confirm(client, event.at)
     ledger.count(event, ip, 1 if served is not None else -1)
 
 
-def _unanswered(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
+def _paired(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip: str) -> bool:
+    """Find the auth line of a Postfix failure, or what stands for it; False when Dovecot was broken."""
+    pairs = client.waiting()
+    if take(pairs.free, event.at - _PAIRING):
+        ledger.stats.witness_suppressed.add(("dovecot",))
+        return True
+    if pairs.errors and take(pairs.errors, event.at - _PAIRING):
+        return False
+    if host.faceless and not host.claim(event.at - _PAIRING, event.at + 1.0):
+        host.claims.append((event.at, ip))
+        if len(host.claims) > _CLAIMS:
+            del host.claims[: _CLAIMS // 2]
+    add(pairs.unpaired, event.at)
+    pairs.recent.append((event.at, event.protocol))
+    if len(pairs.recent) > _RECENT:
+        pairs.recent.pop(0)
+    return True
+
+
+def _unanswered(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip: str) -> None:
     """`Connection lost`: usually a guess that came too fast, but it also hits the innocent."""
-    client = ledger.client(ip, event.at)
-    claimed = take(client.free, event.at - _PAIRING)
-    if claimed or ledger.was_confirmed(ip, event.at):
+    pairs = client.waiting()
+    claimed = take(pairs.free, event.at - _PAIRING)
+    if claimed or event.at - client.confirmed <= CONFIRMED:
         served = host.connection(event.process, ip, event.at) if event.process else None
         if served is not None:
             served.counted += 1
-        ledger.count(event, ip, 1 if served is not None else -1, confirms=claimed)
+        if claimed:
+            confirm(client, event.at)
+        ledger.count(event, ip, 1 if served is not None else -1)
         return
-    add(client.lost, event.at)
+    add(pairs.lost, event.at)
     ledger.stats.auth_unjudged.add(("postfix",))
     ledger.stats.ignored.add(("unjudged",))
 

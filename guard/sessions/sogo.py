@@ -11,7 +11,7 @@ from typing import Final
 
 from guard.model import AuthEvent, Success
 from guard.sessions._host import Sogo, Worker
-from guard.sessions._ledger import Ledger
+from guard.sessions._ledger import Ledger, confirm
 
 _WORKERS: Final = 1024
 _QUARANTINE: Final = 4096  # lines
@@ -52,6 +52,7 @@ def hear(ledger: Ledger, book: Sogo, event: AuthEvent) -> None:
         return
     event.user = worker.user
     event.reason = "password_mismatch" if worker.kind.startswith("dav") else "unspecified"
+    confirm(ledger.client(event.ip, event.at), event.at)
     ledger.count(event, event.ip, 0)
 
 

@@ -41,7 +41,7 @@ def duration(value: object) -> float:
 
 def net(value: object) -> str:
     """Return an address or a net as canonical CIDR."""
-    if isinstance(value, str):
+    if isinstance(value, str) and "%" not in value:  # a zone means something on one host only
         try:
             return addresses.network(value)
         except ValueError:

@@ -1,0 +1,500 @@
+"""The configuration: every mistake at once, each with its line; every default as the example says."""
+
+import datetime as dt
+import json
+import os
+import string
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from guard.config import Config, ConfigError, FileTable, Problem, find_sources, load
+from guard.config._lines import locate
+from guard.config._values import duration
+from guard.model import Policy
+
+EXAMPLE = Path(__file__).parent.parent / "mailward.example.toml"
+
+
+@pytest.fixture(autouse=True)
+def only_our_environment(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("MAILWARD_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_it(text: str) -> Path:
+        path: Path = tmp_path / "mailward.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write_it
+
+
+@pytest.fixture
+def problems(write):
+    def find(text: str) -> list[tuple[int, str, str]]:
+        path = write(text)
+        with pytest.raises(ConfigError) as caught:
+            load(path)
+        assert {problem.file for problem in caught.value.problems} == {str(path)}
+        return [(problem.line, problem.key, problem.expected) for problem in caught.value.problems]
+
+    return find
+
+
+# ------------------------------------------------------------------------------------------------ what is right
+
+
+def test_the_example_says_the_defaults_and_all_of_them(write):
+    assert load(EXAMPLE).model_dump() == load(write("")).model_dump()
+    said = tomllib.loads(EXAMPLE.read_text(encoding="utf-8"))
+
+    def keys(model: BaseModel) -> dict[str, object]:
+        values = ((name, getattr(model, name)) for name in type(model).model_fields)
+        return {name: keys(value) if isinstance(value, BaseModel) else None for name, value in values}
+
+    def shape(table: dict[str, object]) -> dict[str, object]:
+        return {name: shape(value) if isinstance(value, dict) else None for name, value in table.items()}
+
+    assert shape(said) | {"source": None} == keys(load(EXAMPLE))
+
+
+def test_the_defaults_are_the_engines_own():
+    assert load(EXAMPLE).policy() == Policy()
+
+
+def test_what_is_set_reaches_the_policy(write):
+    config = load(
+        write("""
+        [rules.brute_force]
+        failures = 7
+        window = "1h30m"
+        ban = 60
+        ban_max = "2.5d"
+        forget = "2w"
+        prefix4 = 24
+        prefix6 = 48
+        [rules]
+        login_after_failures.failures = 9
+        [lists]
+        allow = ["192.0.2.7", "Office.Example.ORG.", "2001:DB8::/32", "::ffff:198.51.100.0/120", "192.0.2.99/24"]
+        deny = ["203.0.113.0/24"]
+        trusted = ["10.1.2.3"]
+        [limits]
+        addresses = 10
+        sessions = 20
+        accounts = 30
+        """)
+    )
+    assert config.policy(own=("192.0.2.1",), secret=b"k") == Policy(
+        failures=7,
+        window=5400.0,
+        ban=60.0,
+        ban_max=216000.0,
+        forget=1209600.0,
+        prefix4=24,
+        prefix6=48,
+        login_failures=9,
+        allow=("192.0.2.7/32", "2001:db8::/32", "198.51.100.0/24", "192.0.2.0/24"),
+        deny=("203.0.113.0/24",),
+        trusted=("10.1.2.3/32",),
+        own=("192.0.2.1",),
+        max_addresses=10,
+        max_sessions=20,
+        max_accounts=30,
+        secret=b"k",
+    )
+    assert config.allow_names() == ("office.example.org",)
+
+
+def test_sources_are_numbered_where_they_have_no_name(write):
+    config = load(
+        write("""
+        source = [{ type = "file", path = "/a", from = "start" }, { type = "stdin" }, { type = "file", path = "/b*" },
+                  { type = "file", path = "/c", name = "mine" }]
+        """)
+    )
+    assert [source.name for source in config.sources()] == ["file1", "stdin1", "file2", "mine"]
+    assert [source.start for source in config.source if isinstance(source, FileTable)] == [
+        "start",
+        "resume",
+        "resume",
+    ]
+
+
+def test_all_ports(write):
+    assert load(write('firewall.ports = "all"')).firewall.ports == "all"
+
+
+def test_sources_are_found_where_mail_servers_write(tmp_path):
+    with pytest.raises(ConfigError, match=r"none of .*/var/log/mail.log, .*maillog, .*sogo.log is there"):
+        find_sources(str(tmp_path))
+    log = tmp_path / "var/log"
+    (log / "sogo").mkdir(parents=True)
+    for name in ("mail.log", "sogo/sogo.log"):
+        (log / name).touch()
+    found = Config().sources(str(tmp_path))
+    assert [(s.name, s.path) for s in found if isinstance(s, FileTable)] == [
+        ("file1", f"{log}/mail.log"),
+        ("file2", f"{log}/sogo/sogo.log"),
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ what is wrong
+
+
+def test_four_mistakes_are_all_listed_with_line_key_and_expectation(problems):
+    assert problems("""# a comment
+[rules.brute_force]
+failures = 0
+window = "ten minutes"
+ban = "8d"
+
+[[source]]
+type = "file"
+path = "/var/log/mail.log"
+
+[[source]]
+type = "file"
+pth = "/var/log/other.log"
+
+[lists]
+allow = [
+    "192.0.2.0/24",
+    # the next one is wrong
+    "192.0.2.0/33",
+    "300.1.2.3",
+]
+[firewal]
+ports = []
+""") == [
+        (
+            2,
+            "rules.brute_force.ban_max",
+            "expected a duration of at least rules.brute_force.ban (691200 s); found 604800.0",
+        ),
+        (3, "rules.brute_force.failures", "expected a number of at least 1; found 0"),
+        (
+            4,
+            "rules.brute_force.window",
+            'expected a duration, such as "90s", "10m", "1h", "7d", or a number of seconds; found \'ten minutes\'',
+        ),
+        (11, "source[2].path", "expected: the key is required here"),
+        (13, "source[2].pth", "no such key (did you mean path?); expected one of from, name, path, type"),
+        (
+            19,
+            "lists.allow[2]",
+            (
+                'expected an address or a net, such as "192.0.2.7", "192.0.2.0/24" or "2001:db8::/32", '
+                "or a host name, such as \"office.example.org\"; found '192.0.2.0/33'"
+            ),
+        ),
+        (
+            20,
+            "lists.allow[3]",
+            (
+                'expected an address or a net, such as "192.0.2.7", "192.0.2.0/24" or "2001:db8::/32", '
+                "or a host name, such as \"office.example.org\"; found '300.1.2.3'"
+            ),
+        ),
+        (
+            22,
+            "firewal",
+            (
+                "no such key (did you mean firewall?); expected one of control, exporters, firewall, geo, http, limits, "
+                "lists, log, rules, source, store"
+            ),
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "expected"),
+    [
+        ("firewall.ports = [25, 0]", "firewall.ports[2]", "at least 1; found 0"),
+        ("firewall.ports = [70000]", "firewall.ports[1]", "at most 65535; found 70000"),
+        ("firewall.ports = []", "firewall.ports", "at least one element"),
+        ('firewall.ports = "some"', "firewall.ports", "one of 'all'; found 'some'"),
+        ("firewall.ports = 25", "firewall.ports", "a list in brackets; found 25"),
+        (
+            'firewall.backend = "pf"',
+            "firewall.backend",
+            "one of 'nftables', 'iptables' or 'none'; found 'pf'",
+        ),
+        ("rules.brute_force.failures = true", "rules.brute_force.failures", "a whole number; found True"),
+        ('rules.brute_force.failures = "five"', "rules.brute_force.failures", "a whole number; found 'five'"),
+        ("rules.brute_force.failures = 2.5", "rules.brute_force.failures", "a whole number; found 2.5"),
+        ("rules.brute_force.prefix4 = 33", "rules.brute_force.prefix4", "at most 32; found 33"),
+        ("rules.brute_force.prefix6 = 0", "rules.brute_force.prefix6", "at least 16; found 0"),
+        ("rules.brute_force = 3", "rules.brute_force", "a table; found 3"),
+        ("rules.brute_force.ban = -1", "rules.brute_force.ban", "a duration"),
+        ("rules.brute_force.ban = inf", "rules.brute_force.ban", "a duration"),
+        ("rules.spray.failures = 3", "rules.spray", "expected one of brute_force, login_after_failures"),
+        ('lists.deny = ["0.0.0.0/0"]', "lists.deny[1]", "a net of at least /8"),
+        ('lists.deny = ["example.org"]', "lists.deny[1]", "an address or a net"),
+        ('lists.trusted = ["::1%eth0/64"]', "lists.trusted[1]", "an address or a net"),
+        ('lists.allow = "192.0.2.1"', "lists.allow", "a list in brackets"),
+        ("lists.allow = [5]", "lists.allow[1]", "a host name"),
+        ('http.listen = "9780"', "http.listen", "an address and a port"),
+        ('http.listen = "127.0.0.1:99999"', "http.listen", "an address and a port"),
+        ('exporters.mail = "perhaps"', "exporters.mail", "true or false"),
+        ('log.level = "loud"', "log.level", "one of 'debug', 'info', 'warning' or 'error'"),
+        ('source = [{ type = "pigeon" }]', "source[1]", "one of 'file', 'stdin'"),
+        ("source = [{ path = '/x' }]", "source[1]", "the key `type`"),
+        ("source = [{ type = 'file' }]", "source[1].path", "required"),
+        ("source = [{ type = 'syslog' }]", "source[1].listen", "required"),
+        ("source = [{ type = 'file', path = '' }]", "source[1].path", "not empty"),
+        (
+            "source = [{ type = 'file', path = '/x', from = 'end' }]",
+            "source[1].from",
+            "'now', 'start' or 'resume'",
+        ),
+        (
+            "source = [{ type = 'file', path = '/x', start = 'now', listen = 'x' }]",
+            "source[1].listen",
+            "no such key",
+        ),
+        ("source = [{ type = 'stdin', name = 'a b' }]", "source[1].name", "a name of at most 64"),
+        (
+            "source = [{ type = 'file', path = '/x' }, { type = 'file', path = '/x' }]",
+            "source[2].path",
+            "another path",
+        ),
+        (
+            "source = [{ type = 'stdin', name = 'x' }, { type = 'stdin', name = 'x' }]",
+            "source[2].name",
+            "another name",
+        ),
+        ("_private = 1", "_private", "no such key"),
+    ],
+)
+def test_each_mistake_says_what_was_expected(problems, text, key, expected):
+    found = problems(f"# first line\n{text}\n")
+    assert [(line, where) for line, where, _ in found if where == key] == [(2, key)]
+    assert any(expected in what for _, where, what in found if where == key), found
+
+
+def test_a_password_in_an_address_is_not_repeated(problems):
+    assert problems('store.url = "postgres://:hunter2@x"') == [
+        (1, "store.url", "expected sqlite:///PATH, redis://HOST, rediss://HOST or memory:")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[http\n", 1),
+        ("a = 1\na = 2\n", 2),
+        ("[log]\nlevel = info\n", 2),
+        ("x = [1,\n2\n", 3),
+        ('x = "a\n', 1),
+    ],
+)
+def test_what_is_no_toml_is_told_with_its_line(problems, text, line):
+    ((found, key, expected),) = problems(text)
+    assert (found, key) == (line, "")
+    assert expected.startswith("expected TOML: ")
+
+
+def test_what_cannot_be_read_is_told(tmp_path):
+    with pytest.raises(ConfigError, match=r"no\.toml: expected a readable file: No such file or directory$"):
+        load(tmp_path / "no.toml")
+    (tmp_path / "bad.toml").write_bytes(b"# one\n# \xff\n")
+    with pytest.raises(ConfigError, match=r"bad\.toml:2: expected UTF-8 text$"):
+        load(tmp_path / "bad.toml")
+
+
+def test_a_problem_is_one_line_of_text():
+    assert str(Problem("/etc/x.toml", 3, "a.b", "expected c")) == "/etc/x.toml:3: a.b: expected c"
+    assert str(Problem("/etc/x.toml", 0, "", "expected c")) == "/etc/x.toml: expected c"
+
+
+def test_what_this_release_does_not_have_is_valid_and_named(write):
+    path = write("""
+[[source]]
+type = "file"
+path = "/var/log/mail.log"
+[[source]]
+type = "syslog"
+listen = "udp://127.0.0.1:5514"
+[[source]]
+type = "journal"
+[firewall]
+backend = "iptables"
+[store]
+url = "redis://:hunter2@localhost:6379/0"
+""")
+    found = load(path).unsupported()
+    assert [(p.file, p.line, p.key) for p in found] == [
+        (str(path), 6, "source[2].type"),
+        (str(path), 9, "source[3].type"),
+        (str(path), 11, "firewall.backend"),
+        (str(path), 13, "store.url"),
+    ]
+    assert all("not in this release" in p.expected for p in found)
+    assert not any("hunter2" in p.expected for p in found)
+    assert load(EXAMPLE).unsupported() == []
+
+
+# ------------------------------------------------------------------------------------------------ the environment
+
+
+def test_the_environment_goes_before_the_file(write, monkeypatch):
+    monkeypatch.setenv("MAILWARD_RULES__BRUTE_FORCE__FAILURES", "7")
+    monkeypatch.setenv("MAILWARD_RULES__BRUTE_FORCE__WINDOW", "1h")
+    monkeypatch.setenv("MAILWARD_LISTS__ALLOW", "192.0.2.1, 2001:db8::/32")
+    monkeypatch.setenv("MAILWARD_LISTS__DENY", '["203.0.113.1"]')
+    monkeypatch.setenv("MAILWARD_FIREWALL__PORTS", "all")
+    monkeypatch.setenv("MAILWARD_SOURCE", '[{"type": "stdin"}]')
+    monkeypatch.setenv("mailward_log__level", "debug")
+    config = load(write('rules.brute_force = { failures = 3, ban = "2h" }\nlog.level = "error"\n'))
+    rule = config.rules.brute_force
+    assert (rule.failures, rule.window, rule.ban) == (7, 3600.0, 7200.0)
+    assert config.lists.allow == ["192.0.2.1/32", "2001:db8::/32"]
+    assert config.lists.deny == ["203.0.113.1/32"]
+    assert config.firewall.ports == "all"
+    assert [source.type for source in config.source] == ["stdin"]
+    assert config.log.level == "debug"
+
+
+def test_mistakes_in_the_environment_name_the_variable(write, monkeypatch):
+    path = write("rules.brute_force.failures = 3\nhttp.port = 1\n")
+    monkeypatch.setenv("MAILWARD_RULES__BRUTE_FORCE__FAILURES", "many")
+    monkeypatch.setenv("MAILWARD_LOG__COLOUR", "red")
+    monkeypatch.setenv("MAILWARD_LISTS__ALLOW", "[oops")
+    monkeypatch.setenv("MAILWARD_FIREWALL", "pf")
+    monkeypatch.setenv("MAILWARD_FAILURES", "3")
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert [(p.file, p.line, p.key) for p in caught.value.problems] == [
+        (str(path), 2, "http.port"),
+        ("environment", 0, "MAILWARD_FAILURES"),
+        ("environment", 0, "MAILWARD_RULES__BRUTE_FORCE__FAILURES"),
+        ("environment", 0, "MAILWARD_LISTS__ALLOW"),
+        ("environment", 0, "MAILWARD_FIREWALL"),
+        ("environment", 0, "MAILWARD_LOG__COLOUR"),
+    ]
+
+
+def test_the_environment_names_the_file(write, monkeypatch):
+    path = write("log.level = 'debug'")
+    monkeypatch.setenv("MAILWARD_CONFIG", str(path))
+    config = load()
+    assert (config.log.level, config.file) == ("debug", str(path))
+
+
+# ------------------------------------------------------------------------------------------------ lines and durations
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", 90),
+        ("10m", 600),
+        ("1h", 3600),
+        ("7d", 604800),
+        ("1w", 604800),
+        ("1h 30m", 5400),
+        (5, 5),
+        (0.5, 0.5),
+        ("12", 12),
+    ],
+)
+def test_durations(text, seconds):
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "m", "-5m", "5 minutes", "1h30", 0, -1, "0s", None, True, "1e9d", "9" * 12 + "d", float("nan")],
+)
+def test_what_is_no_duration(text):
+    with pytest.raises(ValueError, match="a duration"):
+        duration(text)
+
+
+def test_lines_of_every_way_to_write_a_key():
+    text = '''# comment with [brackets] = and "quotes"
+a = """
+[not.a.table]
+"" \\""" b = 1"""""
+b.c . "d.e" = 'x # no comment' # comment
+list = [ # 6
+  1, [2,
+  3], { k = ']', "l" = [
+    4 ] }, # 9
+]
+date = 1979-05-27T07:32:00Z
+[table."quoted ] name"]
+x = \'\'\'
+# no comment
+\'\'\'
+y = true
+[[source]]
+x = 1
+[source.sub]
+y = 2
+[[source]]
+x = { y.z = 1, w = 2 }
+[[source.deep]]
+v = 1
+[[source.deep]]
+v = 1
+'''
+    lines = locate(text)
+    tomllib.loads(text)
+    assert lines["a",] == 2
+    assert lines["b", "c", "d.e"] == 5
+    assert [lines[path] for path in (("list",), ("list", 0), ("list", 1), ("list", 1, 1), ("list", 2))] == [
+        6,
+        7,
+        7,
+        8,
+        8,
+    ]
+    assert lines["list", 2, "l", 0] == 9
+    assert lines["date",] == 11
+    assert lines["table", "quoted ] name"] == 12
+    assert lines["table", "quoted ] name", "y"] == 16
+    assert (lines["source", 0], lines["source", 0, "x"], lines["source", 0, "sub", "y"]) == (17, 18, 20)
+    assert (lines["source", 1, "x", "y", "z"], lines["source", 1, "deep", 1, "v"]) == (22, 26)
+
+
+def paths(value: object, path: tuple[str | int, ...] = ()) -> set[tuple[str | int, ...]]:
+    if isinstance(value, dict):
+        inner = list(value.items())
+    elif isinstance(value, list):
+        inner = list(enumerate(value))
+    else:
+        inner = []
+    return {path} | {found for key, item in inner for found in paths(item, (*path, key))}
+
+
+@given(
+    st.recursive(
+        st.text(string.printable) | st.integers() | st.booleans() | st.dates(dt.date(1000, 1, 1)),
+        lambda inner: (
+            st.lists(inner, max_size=4) | st.dictionaries(st.text("ab\"'=.[#", max_size=3), inner, max_size=4)
+        ),
+        max_leaves=20,
+    )
+)
+def test_every_key_of_any_toml_has_a_line(value):
+    def inline(item: object) -> str:
+        if isinstance(item, dict):
+            return "{" + ", ".join(f"{json.dumps(k)} = {inline(v)}" for k, v in item.items()) + "}"
+        if isinstance(item, list):
+            return "[\n" + ",\n".join(map(inline, item)) + " # ]\n]"
+        return json.dumps(item) if isinstance(item, str | bool | int) else str(item)
+
+    text = f"top = {inline(value)}\nlast = 1\n"
+    parsed = tomllib.loads(text)
+    lines = locate(text)
+    assert set(lines) == paths(parsed) - {()}
+    assert lines["last",] == text.count("\n")

@@ -82,7 +82,7 @@ class Offender(Entry):
 class Bans:
     """Decides; enforces nothing."""
 
-    __slots__ = ("_allowed", "_ends", "_own", "_policy", "_roles", "_trusted", "_wide", "active", "changed", "history", "offenders")
+    __slots__ = ("_allowed", "_ends", "_own", "_policy", "_roles", "_trusted", "_wide", "active", "changed", "epoch", "history", "offenders")
 
     def __init__(self, policy: Policy, *, keep: bool) -> None:
         self.active: dict[str, Active] = {}
@@ -91,6 +91,7 @@ class Bans:
         self.offenders: Bounded[Offender] = Bounded("offender", policy.max_addresses, policy.forget, keep=keep)
         self._ends: list[tuple[float, str]] = []
         self._wide = addresses.NetSet()
+        self.epoch = 0  # of the lists: what was found of an address under an older one is void
         self.reconfigure(policy, policy.allow)
 
     def reconfigure(self, policy: Policy, allow: tuple[str, ...]) -> None:
@@ -100,6 +101,7 @@ class Bans:
         self._trusted = addresses.NetSet(policy.trusted)
         self._own = addresses.NetSet(policy.own)
         self._roles: dict[str, tuple[int, str]] = {}
+        self.epoch += 1
 
     def role(self, ip: str) -> tuple[int, str]:
         """Return what an address is (CLIENT, TRUSTED, OWN, ALLOWED) and the net that stands for it in counts and bans.

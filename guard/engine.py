@@ -10,13 +10,13 @@ from guard import addresses, bans, report
 from guard.bans import Bans
 from guard.clock import Clock
 from guard.model import CANCELLED, REFUSED, UNJUDGED, Action, Attempt, AuthEvent, Ban, Finding, Policy, Success
-from guard.reader import NAMES, Reader, Reading, describe, redact, when
+from guard.reader import NAMES, Reader, describe, redact, when
 from guard.rules.brute_force import BruteForce
 from guard.rules.login_after_failures import LoginAfterFailures
 from guard.sessions import Sessions
 from guard.state import Keeper, Row
 from guard.stats import Stats
-from guard.tally import Tally
+from guard.tally import Source, Tally
 
 _LONGEST: Final = 1 << 20  # bytes of a line; the rest of a longer one is dropped
 _FINDINGS: Final = 10_000
@@ -108,16 +108,15 @@ class Engine:
             lines.pop()
         self.lines_read += len(lines)
         for line in lines:
-            reading = reader.read(line, now)
-            while reading is not None:
-                if reading.event is not None:
-                    self._event(reading.event, source, line, done)
-                elif reading.unparsed:
+            rest = line
+            while rest:
+                event = reader.read(rest, now)
+                rest = reader.rest
+                if event is not None:
+                    self._event(event, source, line, done)
+                elif reader.unparsed:
                     self.unparsed += 1
                     self._relevant += 1
-                if not reading.rest:
-                    break
-                reading = reader.read(reading.rest, now)
         self.stats.lines.add((source, "all"), len(lines))
         return done
 
@@ -152,24 +151,39 @@ class Engine:
 
     # -- what was counted ------------------------------------------------------------------------------------------
 
-    def _attempt(self, attempt: Attempt, line: str, done: list[Action]) -> None:
-        role, net = self._bans.role(attempt.ip)
-        stats = self.stats
+    def _source(self, ip: str, at: float) -> Source | None:
+        """Return the record of a client address; None for one that is no client."""
+        source = self._tally.sources.get(ip)
+        if source is not None and source.epoch == self._bans.epoch:
+            return self._tally.find(ip, at)
+        role, net = self._bans.role(ip)
         if role == bans.TRUSTED or role == bans.OWN:  # noqa: PLR1714
-            stats.ignored.add((_ROLE_NAMES[role],))
+            self.stats.ignored.add((_ROLE_NAMES[role],))
+            return None
+        source = self._tally.find(ip, at)
+        source.role, source.net, source.epoch = role, net, self._bans.epoch
+        return source
+
+    def _attempt(self, attempt: Attempt, line: str, done: list[Action]) -> None:
+        source = self._source(attempt.ip, attempt.at)
+        if source is None:
             return
+        stats = self.stats
         key = (attempt.service, attempt.protocol)
         self._failures[key] = self._failures.get(key, 0) + attempt.n
+        source.failed(attempt.protocol, attempt.n)
         if attempt.n > 0:
             stats.auth_failures.add((attempt.service, attempt.protocol, attempt.reason))
         else:
             stats.auth_revoked.add(key)
-        self._tally.attempt(attempt)
         if attempt.user is not None:
             self._logins.failed(attempt.ip, attempt.user, attempt.at, attempt.n)
-        if role == bans.ALLOWED:
+            if attempt.n > 0:
+                source.named(attempt.user)
+        if source.role == bans.ALLOWED:
             stats.ignored.add(("allowed",))
             return
+        net = source.net
         active = self._bans.covering(net, attempt.at)
         if attempt.n < 0:
             if not self._brute.take_back(net, attempt.at) and active is not None:
@@ -210,10 +224,12 @@ class Engine:
 
     def _success(self, success: Success) -> None:
         self.stats.auth_successes.add((success.service, success.protocol), success.count)
-        role, _ = self._bans.role(success.ip)
-        if role == bans.TRUSTED or role == bans.OWN:  # noqa: PLR1714
+        source = self._source(success.ip, success.at)
+        if source is None:
             return
-        self._tally.success(success)
+        source.successes += success.count
+        if success.user is not None:
+            source.named(success.user)
         if success.user is None:
             return
         finding = self._logins.succeeded(success.ip, success.user, success.at)
@@ -243,16 +259,18 @@ class Engine:
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
-    def read_line(self, line: bytes) -> Reading | None:
-        """Return what one line means, counting nothing against anybody."""
-        return self._reader.read(line.decode("utf-8", "surrogateescape").rstrip("\r\n"), -1.0)
+    def read_line(self, line: bytes) -> tuple[AuthEvent | None, str, bool]:
+        """Return what one line means, its parser ("" for a line that cannot matter), and whether it is unparsed.
+
+        Nothing is counted against anybody.
+        """
+        event = self._reader.read(line.decode("utf-8", "surrogateescape").rstrip("\r\n"), -1.0)
+        return event, NAMES[self._reader.parser], self._reader.unparsed
 
     def explain_line(self, line: bytes) -> dict[str, object] | None:
         """Return what one line means as `mailward parse` shows it, with the parser's name; None for a foreign line."""
-        reading = self.read_line(line)
-        if reading is None or reading.event is None:
-            return None
-        return {"parser": NAMES[reading.parser], **describe(reading.event, self._policy.secret)}
+        event, parser, _ = self.read_line(line)
+        return None if event is None else {"parser": parser, **describe(event, self._policy.secret)}
 
     def explain_address(self, ip: str) -> dict[str, object]:
         """Return everything known of one address: what it did, its window, its ban."""
@@ -299,7 +317,7 @@ class Engine:
 
     def recognised(self) -> int:
         """Return how many lines had an envelope that a log has, or were read without one."""
-        return self._reader.stamped + self._relevant
+        return self._reader.stamped or self._relevant
 
     def report(self) -> dict[str, object]:
         """Return everything counted so far, as `mailward replay --format json` shows it."""

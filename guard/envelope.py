@@ -52,6 +52,7 @@ class Origin:
 
 
 _NOBODY: Final = Origin("", "", "", BARE)
+_FOREIGN: Final = Origin("", "", "", IGNORED)
 _DOVECOT_FILE: Final = Origin("", "dovecot", "", DOVECOT, whole=True)
 
 
@@ -63,62 +64,68 @@ def family_of(tag: str) -> int:
         return POSTSCREEN
     if tag.startswith("dovecot"):
         return DOVECOT
-    if tag == "sogod" or tag == "sogo":  # noqa: PLR1714 - compiled, two comparisons beat a tuple
+    if tag == "sogod" or tag == "sogo":
         return SOGO
     if tag.startswith("postfix") and "/" not in tag:
         return POSTFIX
     return IGNORED
 
 
-class Head:
-    """What `Envelope.open` found: who, where the text starts, and the stamp, not yet read."""
-
-    __slots__ = ("at", "origin", "stamp", "start", "text")
-
-    def __init__(self, origin: Origin, text: str, start: int, stamp: str, at: float) -> None:
-        self.origin = origin
-        self.text = text  # the line, or what a JSON envelope held
-        self.start = start
-        self.stamp = stamp  # "" where there is none
-        self.at = at  # seconds since the epoch where the envelope gave a number, else -1.0
-
-
 class Envelope:
-    """Takes the transport off lines; remembers the heads that it has seen."""
+    """Takes the transport off lines; remembers the heads that it has seen.
 
-    __slots__ = ("_heads",)
+    `open` leaves what it found in the attributes: nothing is built for a line that cannot matter.
+    """
+
+    __slots__ = ("_heads", "at", "origin", "stamp", "start", "text")
 
     def __init__(self) -> None:
         self._heads: dict[str, Origin] = {}
+        self.origin = _NOBODY  # who wrote the line
+        self.text = ""  # the line, or what a JSON envelope held; the message begins at `start`
+        self.start = 0
+        self.stamp = ""  # the time as written, "" where there is none
+        self.at = -1.0  # seconds since the epoch where the envelope gave a number
 
-    def open(self, line: str, depth: int = 0) -> Head | None:
-        """Return the head of `line`; None when its program says nothing of logins.  Never raises."""
+    def open(self, line: str, depth: int = 0) -> bool:
+        """Read the head of `line`; False when its program says nothing of logins.  Never raises."""
         first = line[:1]
         if "A" <= first <= "Z" and line[3:4] == " " and line[9:10] == ":" and line[12:13] == ":" and line[15:16] == " ":
             return self._headed(line, 16, line[:15])
         if first.isdigit() and line[4:5] == "-" and line[7:8] == "-":
             end = line.find(" ", 19)
-            if 0 < end <= 36 and (end > 19 or line[10:11] == " ") and _ISO.match(line[:end]):  # noqa: PLR2004
+            if 0 < end <= 36 and (end > 19 or line[10:11] == " ") and _ISO.match(line[:end]):
                 return self._headed(line, end + 1, line[:end])
         elif first == "<":
             return self._prioritised(line, depth)
         elif first == "{" and depth < _DEPTH:
             return self._json(line, depth)
-        elif first == "@" and _TAI64N.match(line[:25]):
+        elif first == "@" and depth < _DEPTH and _TAI64N.match(line[:25]):
             return self._labelled(line, depth)
-        return Head(_NOBODY, line, 0, "", -1.0)
+        return self._found(_NOBODY, line, 0, "", -1.0)
 
-    def _headed(self, line: str, start: int, stamp: str) -> Head | None:
+    def _found(self, origin: Origin, text: str, start: int, stamp: str, at: float) -> bool:
+        self.origin = origin
+        self.text = text
+        self.start = start
+        self.stamp = stamp
+        self.at = at
+        return origin.family != IGNORED
+
+    def record(self, at: float) -> Record:
+        """Return the record of the line opened last, stamped `at`."""
+        origin = self.origin
+        return Record(at, origin.host, origin.tag, origin.pid, self.text[self.start :])
+
+    def _headed(self, line: str, start: int, stamp: str) -> bool:
         end = line.find(": ", start)
         head = line[start:end] if end > 0 else line[start:].rstrip(":")
         origin = self._heads.get(head)
         if origin is None:
             origin = self._introduce(head, line, start)
-        if origin.family == IGNORED:
-            return None
         if origin.whole:
-            return Head(origin, line, start, stamp, -1.0)
-        return Head(origin, line, end + 2 if end > 0 else len(line), stamp, -1.0)
+            return self._found(origin, line, start, stamp, -1.0)
+        return self._found(origin, line, end + 2 if end > 0 else len(line), stamp, -1.0)
 
     def _introduce(self, head: str, line: str, start: int) -> Origin:
         match = _SOGO.match(head)
@@ -129,33 +136,31 @@ class Envelope:
         elif _DOVECOT.match(line[start : start + 33]):
             return _DOVECOT_FILE  # its head may hold a user name: never remembered
         else:
-            return Origin("", "", "", IGNORED)
+            return _FOREIGN
         if len(self._heads) >= _HEADS:
             self._heads.clear()
         self._heads[head] = origin
         return origin
 
-    def _prioritised(self, line: str, depth: int) -> Head | None:
+    def _prioritised(self, line: str, depth: int) -> bool:
         end = line.find(">") + 1
-        if not 3 <= end <= 5 or not _PRI.match(line[:end]):  # noqa: PLR2004
-            return Head(_NOBODY, line, 0, "", -1.0)
+        if not 3 <= end <= 5 or not _PRI.match(line[:end]):
+            return self._found(_NOBODY, line, 0, "", -1.0)
         if line[end : end + 2] != "1 ":
-            return self.open(line[end:], depth + 1) if depth < _DEPTH else None
+            return self.open(line[end:], depth + 1) if depth < _DEPTH else self._found(_FOREIGN, line, 0, "", -1.0)
         parts = line.split(" ", 6)
-        if len(parts) < 7:  # noqa: PLR2004
-            return None
+        if len(parts) < 7:
+            return self._found(_FOREIGN, line, 0, "", -1.0)
         head = " ".join(parts[2:5])
         origin = self._heads.get(head)
         if origin is None:
             if not _RFC5424.match(" ".join(parts[1:6])):
-                return None
+                return self._found(_FOREIGN, line, 0, "", -1.0)
             pid = parts[4] if parts[4].isdigit() else ""
             origin = Origin("" if parts[2] == "-" else parts[2], parts[3], pid, family_of(parts[3]))
             if len(self._heads) >= _HEADS:
                 self._heads.clear()
             self._heads[head] = origin
-        if origin.family == IGNORED:
-            return None
         start = len(line) - len(parts[6])
         if parts[6].startswith("["):
             start = _after_structured_data(line, start)
@@ -163,56 +168,49 @@ class Envelope:
             start += 1
         while line[start : start + 1] in (" ", "\ufeff"):
             start += 1
-        return Head(origin, line, start, parts[1], -1.0)
+        return self._found(origin, line, start, parts[1], -1.0)
 
-    def _json(self, line: str, depth: int) -> Head | None:
+    def _json(self, line: str, depth: int) -> bool:
         try:
             values = json.loads(line)
         except (ValueError, RecursionError):
-            return Head(_NOBODY, line, 0, "", -1.0)
+            return self._found(_NOBODY, line, 0, "", -1.0)
         if not isinstance(values, dict):
-            return None
+            return self._found(_FOREIGN, line, 0, "", -1.0)
         if isinstance(values.get("log"), str):  # Docker's json-file driver
-            head = self.open(str(values["log"]).rstrip("\r\n"), depth + 1)
-            if head is not None and head.stamp == "" and head.at < 0 and isinstance(values.get("time"), str):
-                head.stamp = str(values["time"])
-            return head
+            matters = self.open(str(values["log"]).rstrip("\r\n"), depth + 1)
+            if self.stamp == "" and self.at < 0 and isinstance(values.get("time"), str):
+                self.stamp = str(values["time"])
+            return matters
         if "MESSAGE" in values:  # journald: systemd.journal-fields(7)
             text = _journal_text(values["MESSAGE"])
             tag = str(values.get("SYSLOG_IDENTIFIER") or values.get("_COMM") or "")
             pid = str(values.get("SYSLOG_PID") or values.get("_PID") or "")
             micro = str(values.get("_SOURCE_REALTIME_TIMESTAMP") or values.get("__REALTIME_TIMESTAMP") or "")
-            at = int(micro) / 1e6 if micro.isdecimal() and len(micro) < 20 else -1.0  # noqa: PLR2004
+            at = int(micro) / 1e6 if micro.isdecimal() and len(micro) < 20 else -1.0
             return self._told(str(values.get("_HOSTNAME") or ""), tag, pid, text, at)
         if isinstance(values.get("message"), str) and isinstance(values.get("program"), str):  # mailcow's *_MAILLOG
             seconds = str(values.get("time") or "")
-            at = float(seconds) if seconds.isdecimal() and len(seconds) < 12 else -1.0  # noqa: PLR2004
+            at = float(seconds) if seconds.isdecimal() and len(seconds) < 12 else -1.0
             return self._told("", str(values["program"]), "", str(values["message"]).rstrip("\r\n"), at)
-        return None
+        return self._found(_FOREIGN, line, 0, "", -1.0)
 
-    def _told(self, host: str, tag: str, pid: str, text: str, at: float) -> Head | None:
+    def _told(self, host: str, tag: str, pid: str, text: str, at: float) -> bool:
         family = family_of(tag)
-        if family == IGNORED:
-            return None
-        return Head(Origin(host, tag, pid if pid.isdecimal() else "", family), text, 0, "", at)
+        return self._found(Origin(host, tag, pid if pid.isdecimal() else "", family), text, 0, "", at)
 
-    def _labelled(self, line: str, depth: int) -> Head | None:
+    def _labelled(self, line: str, depth: int) -> bool:
         inner = line[25:].lstrip(" ")
         at = float(int(line[1:17], 16) - (1 << 62) - 10) + int(line[17:25], 16) / 1e9  # TAI was 10 s ahead in 1970
-        head = self.open(inner, depth + 1) if depth < _DEPTH else None
-        if head is not None and head.stamp == "":
-            head.at = at
-            if head.origin.family == BARE:
+        matters = self.open(inner, depth + 1)
+        if self.stamp == "":
+            self.at = at
+            if self.origin.family == BARE:
                 match = _SYSLOG.match("- " + inner[: max(0, inner.find(": "))])
                 if match and family_of(match[2]) != IGNORED:
-                    head.origin = Origin("", match[2], match[3] or "", family_of(match[2]))
-                    head.start = inner.find(": ") + 2
-        return head
-
-
-def record_of(head: Head, at: float) -> Record:
-    """Return the record of an opened line, stamped `at`."""
-    return Record(at, head.origin.host, head.origin.tag, head.origin.pid, head.text[head.start :])
+                    self.origin = Origin("", match[2], match[3] or "", family_of(match[2]))
+                    self.start = inner.find(": ") + 2
+        return matters
 
 
 def _after_structured_data(line: str, start: int) -> int:
@@ -238,6 +236,6 @@ def _journal_text(message: object) -> str:
     """journald writes what is not UTF-8 as an array of bytes."""
     if isinstance(message, str):
         return message
-    if isinstance(message, list) and all(isinstance(b, int) and 0 <= b < 256 for b in message):  # noqa: PLR2004
+    if isinstance(message, list) and all(isinstance(b, int) and 0 <= b < 256 for b in message):
         return bytes(message).decode("utf-8", "surrogateescape")
     return ""

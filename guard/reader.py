@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
 
-from guard import envelope, scan
+from guard import scan
 from guard.clock import Clock
-from guard.envelope import Envelope, Head
-from guard.model import SOGO, AuthEvent, Record, readable
+from guard.envelope import Envelope
+from guard.model import BARE, SOGO, AuthEvent, Record, readable
 from guard.parsers import dovecot_auth, dovecot_login, mailcow_ui, postfix_postscreen, postfix_smtpd, sogo
 from guard.stats import Stats
 
@@ -32,67 +32,67 @@ _MERGED: Final = re.compile(r"[A-Z][a-z]{2} [ 0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0
 _PASSWORD: Final = re.compile(r"given password: .*", re.ASCII | re.DOTALL)
 
 
-class Reading:
-    """What was read of one line: `parser` 0 is nothing that matters; `event` None with a parser is a foreign line."""
-
-    __slots__ = ("event", "parser", "rest", "unparsed")
-
-    def __init__(self, parser: int, event: AuthEvent | None, *, unparsed: bool, rest: str) -> None:
-        self.parser = parser
-        self.event = event
-        self.unparsed = unparsed
-        self.rest = rest  # a second record on the same physical line
-
-
 class Reader:
-    """Reads lines; counts what it could and could not read."""
+    """Reads lines; counts what it could and could not read.
 
-    __slots__ = ("_envelope", "_ok", "_opened", "clock", "last", "stats", "stamped")
+    `read` leaves beside its result: `parser` (0: the line cannot matter), `unparsed` (it looked like a failure and
+    nobody could read it) and `rest` (a second record on the same physical line, "" mostly).
+    """
+
+    __slots__ = ("_envelope", "_ok", "clock", "last", "parser", "rest", "stamped", "stats", "unparsed")
 
     def __init__(self, clock: Clock, stats: Stats) -> None:
         self.clock = clock
         self.stats = stats
         self.last = 0.0  # time of the newest stamp: lines without one share it
         self.stamped = 0  # lines whose envelope was recognised
+        self.parser = scan.NONE
+        self.rest = ""
+        self.unparsed = False
         self._envelope = Envelope()
-        self._ok: dict[int, int] = {}
+        self._ok = [0] * len(NAMES)
 
-    def read(self, line: str, now: float) -> Reading | None:
-        """Return what `line` means, None when it cannot matter.  `now` < 0: replay; else times are clamped to it."""
-        head = self._envelope.open(line)
-        if head is None:
+    def read(self, line: str, now: float) -> AuthEvent | None:
+        """Return what `line` means, None when it says nothing.  `now` < 0: replay; else times are clamped to it."""
+        opened = self._envelope
+        self.unparsed = False
+        self.rest = ""
+        self.parser = scan.NONE
+        if not opened.open(line):
             self.stamped += 1
             return None
-        parser = scan.route(head.origin.family, head.text, head.start)
-        if head.stamp or head.at >= 0:
+        family = opened.origin.family
+        parser = scan.route(family, opened.text, opened.start)
+        if family != BARE or opened.stamp or opened.at >= 0:
             self.stamped += 1
         if parser == scan.NONE:
             return None
-        at = self._time(head, now)
-        record = envelope.record_of(head, at)
-        rest = ""
-        if parser == scan.SOGO and head.origin.family == SOGO:
+        self.parser = parser
+        record = opened.record(self._time(now))
+        if family == SOGO:
             merged = _MERGED.search(record.text)
             if merged is not None:
-                rest = self._split(record, merged.start())
+                self.rest = self._split(record, merged.start())
         event = _parse(parser, record)
-        if event is None:
-            unparsed = _suspicious(parser, record.text)
-            self.stats.parse.add((NAMES[parser], "unparsed" if unparsed else "foreign"))
-            if unparsed:
-                self.stats.unparsed.add((_SERVICES[parser],))
-            return Reading(parser, None, unparsed=unparsed, rest=rest)
-        self._ok[parser] = self._ok.get(parser, 0) + 1
-        return Reading(parser, event, unparsed=False, rest=rest)
+        if event is not None:
+            self._ok[parser] += 1
+            return event
+        self.unparsed = _suspicious(parser, record.text)
+        self.stats.parse.add((NAMES[parser], "unparsed" if self.unparsed else "foreign"))
+        if self.unparsed:
+            self.stats.unparsed.add((_SERVICES[parser],))
+        return None
 
     def flush(self) -> None:
         """Bring the counters up to date (the hot path keeps its own)."""
-        for parser, n in self._ok.items():
-            self.stats.parse.add((NAMES[parser], "ok"), n)
-        self._ok.clear()
+        for parser, n in enumerate(self._ok):
+            if n:
+                self.stats.parse.add((NAMES[parser], "ok"), n)
+                self._ok[parser] = 0
 
-    def _time(self, head: Head, now: float) -> float:
-        at = self.clock.read(head.stamp) if head.stamp else head.at
+    def _time(self, now: float) -> float:
+        opened = self._envelope
+        at = self.clock.read(opened.stamp) if opened.stamp else opened.at
         if now < 0:
             if at < 0:
                 return self.last
@@ -202,7 +202,5 @@ def _keyed(stream: int, lines: Iterator[bytes], clock: Clock) -> Iterator[tuple[
 
 
 def _stamp(opener: Envelope, line: bytes, clock: Clock) -> float:
-    head = opener.open(line.decode("utf-8", "surrogateescape").rstrip("\r\n"))
-    if head is None:
-        return -1.0
-    return clock.read(head.stamp) if head.stamp else head.at
+    opener.open(line.decode("utf-8", "surrogateescape").rstrip("\r\n"))
+    return clock.read(opener.stamp) if opener.stamp else opener.at

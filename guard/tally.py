@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 from guard.bounded import Bounded, Entry
-from guard.model import Attempt, Success
 
 _USERS: Final = 1000
 _SPAN: Final = 40 * 86400.0
@@ -14,9 +13,12 @@ _SPAN: Final = 40 * 86400.0
 class Source(Entry):
     """One client address.  The first user and protocol cost no container of their own: most have no second."""
 
-    __slots__ = ("failures", "first", "last", "protocol", "protocols", "successes", "user", "users")
+    __slots__ = ("epoch", "failures", "first", "last", "net", "protocol", "protocols", "role", "successes", "user", "users")
 
     def __init__(self, at: float) -> None:
+        self.epoch = 0  # of the lists by which `role` and `net` were found (guard/bans.py); not saved
+        self.role = 0
+        self.net = ""
         self.failures = 0
         self.successes = 0
         self.first = at
@@ -94,28 +96,8 @@ class Tally:
     def __init__(self, limit: int, *, keep: bool) -> None:
         self.sources: Bounded[Source] = Bounded("source", limit * 2, _SPAN, keep=keep)
 
-    def attempt(self, attempt: Attempt) -> None:
-        """Count an attempt, or take one back."""
-        source = self._source(attempt.ip, attempt.at)
-        source.failed(attempt.protocol, attempt.n)
-        if attempt.user is not None and attempt.n > 0:
-            source.named(attempt.user)
-
-    def success(self, success: Success) -> None:
-        """Count a success."""
-        source = self._source(success.ip, success.at)
-        source.successes += success.count
-        if success.user is not None:
-            source.named(success.user)
-
-    def move(self, ip: str, protocol: str, n: int) -> None:
-        """Move attempts to the protocol that showed later."""
-        source = self.sources.peek(ip)
-        if source is not None:
-            source.moved(protocol, n)
-            self.sources.touch(ip)
-
-    def _source(self, ip: str, at: float) -> Source:
+    def find(self, ip: str, at: float) -> Source:
+        """Return the address's record, a new one if need be."""
         source = self.sources.get(ip)
         if source is None:
             source = Source(at)
@@ -126,3 +108,10 @@ class Tally:
             source.first = at
         self.sources.touch(ip)
         return source
+
+    def move(self, ip: str, protocol: str, n: int) -> None:
+        """Move attempts to the protocol that showed later."""
+        source = self.sources.peek(ip)
+        if source is not None:
+            source.moved(protocol, n)
+            self.sources.touch(ip)

@@ -10,12 +10,12 @@ import zstandard
 
 from guard.sources.archive import PIECE, Archive, ArchiveError
 
-TEXT = b"".join(b"line %07d %s\n" % (i, os.urandom(8).hex().encode()) for i in range(30_000))
+TEXT = b"".join(b"line %07d %s\n" % (i, os.urandom(8).hex().encode()) for i in range(60_000))
 PACK = {
     "plain": lambda data: data,
     "gzip": gzip.compress,
     "xz": lzma.compress,
-    "zstd": zstandard.compress,
+    "zstd": zstandard.ZstdCompressor(write_checksum=True).compress,  # as the command does
     "bzip2": bz2.compress,
 }
 

@@ -439,13 +439,14 @@ async def test_killed_after_every_chunk_while_a_rotation_is_caught_up(tmp_path):
             raise KilledError
 
     lines, positions = list(first.lines), first.positions
-    for _ in range(30):
-        reader = Dying(positions)
-        with contextlib.suppress(KilledError, TimeoutError):
-            async with asyncio.timeout(0.3):
-                await FileSource("mail", str(log), positions).run(reader.put)
-        lines += reader.lines
-        positions = reader.positions
+    with contextlib.suppress(TimeoutError):  # nothing comes any more
+        for _ in range(100):
+            reader = Dying(positions)
+            with contextlib.suppress(KilledError):
+                async with asyncio.timeout(0.5):
+                    await FileSource("mail", str(log), positions).run(reader.put)
+            lines += reader.lines
+            positions = reader.positions
     first.lines = lines
     assert numbers(first) == list(range(40_000))
 

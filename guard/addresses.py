@@ -16,6 +16,9 @@ _IPV4: Final = re.compile(
     r"\A(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])){3}\Z"
 )
 
+_HEX: Final = re.compile(r"\A[0-9A-Fa-f]{1,4}\Z")
+_MAPPED: Final = 0xFFFF
+
 _read: dict[str, str | None] = {}
 
 
@@ -36,6 +39,9 @@ def read(text: str) -> str | None:
 
 
 def _read_slowly(text: str) -> str | None:
+    value = _number6(text)
+    if value >= 0:
+        return text6(value) if value >> 32 != _MAPPED else _text4(value & 0xFFFFFFFF)
     if len(text) > 45 or "%" in text or not text.isascii():  # noqa: PLR2004 - the longest textual IPv6 address
         return None
     try:
@@ -47,6 +53,48 @@ def _read_slowly(text: str) -> str | None:
     return str(address)
 
 
+def _text4(value: int) -> str:
+    return f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.{value & 255}"
+
+
+def _number6(text: str) -> int:
+    """Return the number of an IPv6 address in hexadecimal groups, -1 for anything else (also `::1.2.3.4`)."""
+    head, gap, tail = text.partition("::")
+    before = head.split(":") if head else []
+    after = tail.split(":") if tail else []
+    missing = 8 - len(before) - len(after)
+    if (missing < 1 if gap else missing != 0) or "::" in tail:
+        return -1
+    value = 0
+    for group in before:
+        if not 0 < len(group) <= 4 or not _HEX.match(group):  # noqa: PLR2004
+            return -1
+        value = value << 16 | int(group, 16)
+    value <<= 16 * missing
+    for group in after:
+        if not 0 < len(group) <= 4 or not _HEX.match(group):  # noqa: PLR2004
+            return -1
+        value = value << 16 | int(group, 16)
+    return value
+
+
+def text6(value: int) -> str:
+    """Return a number as canonical IPv6 text (RFC 5952: lower case, the first longest run of zero groups as `::`)."""
+    high, low = value >> 64, value & 0xFFFFFFFFFFFFFFFF
+    groups = [high >> 48, high >> 32 & 0xFFFF, high >> 16 & 0xFFFF, high & 0xFFFF]
+    groups += [low >> 48, low >> 32 & 0xFFFF, low >> 16 & 0xFFFF, low & 0xFFFF]
+    best = length = run = 0
+    for i in range(8):
+        run = run + 1 if groups[i] == 0 else 0
+        if run > length:
+            best, length = i + 1 - run, run
+    if length < 2:  # noqa: PLR2004
+        return ":".join([f"{group:x}" for group in groups])
+    before = ":".join([f"{group:x}" for group in groups[:best]])
+    after = ":".join([f"{group:x}" for group in groups[best + length :]])
+    return f"{before}::{after}"
+
+
 def widen(address: str, prefix4: int, prefix6: int) -> str:
     """Return the net of the given width that holds the canonical `address`, as canonical CIDR."""
     if ":" not in address:
@@ -56,7 +104,7 @@ def widen(address: str, prefix4: int, prefix6: int) -> str:
     if prefix6 == 128:  # noqa: PLR2004
         return address + "/128"
     shift = 128 - prefix6
-    return f"{ipaddress.IPv6Address((number(address) >> shift) << shift)}/{prefix6}"
+    return f"{text6(number(address) >> shift << shift)}/{prefix6}"
 
 
 def family(net: str) -> str:
@@ -77,7 +125,7 @@ def network(text: str) -> str:
 def number(address: str) -> int:
     """Return the canonical `address` as a number."""
     if ":" in address:
-        return int(ipaddress.IPv6Address(address))
+        return _number6(address)
     a, b, c, d = address.split(".")
     return (int(a) << 24) | (int(b) << 16) | (int(c) << 8) | int(d)
 
@@ -124,9 +172,20 @@ class NetSet:
         if not self.nets:
             return False
         what = ipaddress.ip_network(net, strict=False)
-        starts = self._starts4 if what.version == 4 else self._starts6  # noqa: PLR2004
-        i = bisect_left(starts, int(what.network_address))
-        return (i < len(starts) and starts[i] <= int(what.broadcast_address)) or self.holds(net)
+        return self.touches_near(str(what.network_address), int(what.network_address), what.prefixlen)
+
+    def touches_near(self, address: str, value: int, prefix: int) -> bool:
+        """Whether the net of width `prefix` around a canonical address has an address in common with one of the nets."""
+        if not self.nets:
+            return False
+        new = ":" in address
+        starts = self._starts6 if new else self._starts4
+        shift = (128 if new else 32) - prefix
+        start = value >> shift << shift
+        i = bisect_left(starts, start)
+        if i < len(starts) and starts[i] < start + (1 << shift):
+            return True
+        return self._within(self._widths6 if new else self._widths4, 128 if new else 32, start, prefix)
 
     @staticmethod
     def _within(widths: list[tuple[int, set[int]]], bits: int, value: int, prefix: int) -> bool:
@@ -148,8 +207,8 @@ def of_session(session: str) -> str | None:
             return f"{raw[8]}.{raw[9]}.{raw[10]}.{raw[11]}"
         if len(session) == 32:  # noqa: PLR2004
             raw = a2b_base64(session)
-            address = ipaddress.IPv6Address(raw[8:24])
-            return str(address.ipv4_mapped or address)
+            value = int.from_bytes(raw[8:24], "big")
+            return text6(value) if value >> 32 != _MAPPED else _text4(value & 0xFFFFFFFF)
     except (ValueError, IndexError):
         pass
     return None

@@ -121,9 +121,13 @@ class Bans:
         else:
             role = CLIENT
         net = addresses.widen(ip, self._policy.prefix4, self._policy.prefix6)
-        alone = addresses.widen(ip, 32, 128)
-        if net != alone and (self._allowed.touches(net) or self._trusted.touches(net) or self._own.touches(net)):
-            net = alone
+        width, whole = (self._policy.prefix6, 128) if ":" in ip else (self._policy.prefix4, 32)
+        if width != whole and (
+            self._trusted.touches_near(ip, value, width)
+            or self._allowed.touches_near(ip, value, width)
+            or self._own.touches_near(ip, value, width)
+        ):
+            net = addresses.widen(ip, 32, 128)
         if len(self._roles) >= _ROLES:
             self._roles.clear()
         self._roles[ip] = (role, net)

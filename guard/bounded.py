@@ -102,15 +102,20 @@ class Bounded(Generic[V]):
         return [*self._old.items(), *self._young.items()]
 
     def _turn(self, at: float, *, full: bool) -> None:
-        kept = {key: entry for key, entry in self._old.items() if entry.worth_keeping(at)}
-        if full and len(kept) * 4 > self._limit:  # more keepers than room: the oldest of them go after all
-            for key in list(kept)[: len(kept) - self._limit // 4]:
-                del kept[key]
+        """Begin a new generation; what time alone pushes out was not touched for a whole span, and is over."""
+        kept: dict[str, V] = {}
         if full:
+            kept = {key: entry for key, entry in self._old.items() if entry.worth_keeping(at)}
+            if len(kept) * 4 > self._limit:  # more keepers than room: the oldest of them go after all
+                for key in list(kept)[: len(kept) - self._limit // 4]:
+                    del kept[key]
             self.evicted += len(self._old) - len(kept)
         if self.keep:
             self.changed.update(key for key in self._old if key not in kept)
-        kept.update(self._young)
-        self._old = kept
+        if kept:
+            kept.update(self._young)
+            self._old = kept
+        else:
+            self._old = self._young
         self._young = {}
         self._turned = at

@@ -27,7 +27,7 @@ class Engine:
     """The guard without the world: no clock, no socket, no log call."""
 
     __slots__ = (
-        "_allow", "_bans", "_brute", "_deny", "_failures", "_findings", "_first", "_halves", "_keeper", "_kinds", "_last", "_logins",
+        "_allow", "_bans", "_brute", "_deny", "_findings", "_first", "_halves", "_keeper", "_kinds", "_last", "_logins",
         "_now", "_oversize", "_policy", "_reader", "_relevant", "_sessions", "_tally", "findings", "lines_read", "stats", "unparsed",
     )  # fmt: skip
 
@@ -40,14 +40,13 @@ class Engine:
         )
         self._tally = Tally(policy.max_addresses, keep=keep)
         self._brute = BruteForce(policy, keep=keep)
-        self._logins = LoginAfterFailures(policy, keep=keep)
+        self._logins = LoginAfterFailures(policy)
         self._bans = Bans(policy, keep=keep)
-        self._keeper = Keeper(self._sessions, self._tally, self._brute, self._logins, self._bans, self.stats)
+        self._keeper = Keeper(self._sessions, self._tally, self._brute, self._bans, self.stats)
         self._allow: set[str] = set()  # added by hand
         self._deny: set[str] = set()
         self._halves: dict[str, bytes] = {}
         self._oversize: set[str] = set()
-        self._failures: dict[tuple[str, str], int] = {}  # (service, protocol) -> counted minus taken back
         self._kinds: dict[str, int] = {}
         self._findings: list[Finding] = []
         self.findings: list[Finding] = []
@@ -169,17 +168,13 @@ class Engine:
         if source is None:
             return
         stats = self.stats
-        key = (attempt.service, attempt.protocol)
-        self._failures[key] = self._failures.get(key, 0) + attempt.n
         source.failed(attempt.protocol, attempt.n)
         if attempt.n > 0:
             stats.auth_failures.add((attempt.service, attempt.protocol, attempt.reason))
         else:
-            stats.auth_revoked.add(key)
+            stats.auth_revoked.add((attempt.service, attempt.protocol))
         if attempt.user is not None:
-            self._logins.failed(attempt.ip, attempt.user, attempt.at, attempt.n)
-            if attempt.n > 0:
-                source.named(attempt.user)
+            source.named(attempt.user, attempt.n)
         if source.role == bans.ALLOWED:
             stats.ignored.add(("allowed",))
             return
@@ -215,10 +210,7 @@ class Engine:
         role, _ = self._bans.role(ip)
         if role == bans.TRUSTED or role == bans.OWN:  # noqa: PLR1714
             return
-        before, after = ("dovecot", "unknown"), ("dovecot", protocol)
-        self._failures[before] = self._failures.get(before, 0) - n
-        self._failures[after] = self._failures.get(after, 0) + n
-        self.stats.auth_revoked.add(before, n)
+        self.stats.auth_revoked.add(("dovecot", "unknown"), n)
         self.stats.auth_failures.add(("dovecot", protocol, reason), n)
         self._tally.move(ip, protocol, n)
 
@@ -228,11 +220,11 @@ class Engine:
         if source is None:
             return
         source.successes += success.count
-        if success.user is not None:
-            source.named(success.user)
-        if success.user is None:
+        user = success.user
+        if user is None:
             return
-        finding = self._logins.succeeded(success.ip, success.user, success.at)
+        finding = self._logins.judge(success.at, success.ip, user, source.failures_for(user))
+        source.named(user, -source.failures_for(user))
         if finding is not None:
             self.stats.findings.add((finding.rule,))
             self._findings.append(finding)
@@ -307,12 +299,11 @@ class Engine:
         evicted = self.stats.evicted.values
         evicted["address",] = self._tally.sources.evicted + self._brute.windows.evicted
         evicted["session",] = sum(host.sessions.evicted for host in hosts)
-        evicted["account",] = self._logins.accounts.evicted
         self._reader.flush()
         return {
             "address": len(self._tally.sources),
             "session": sum(len(host.sessions) for host in hosts),
-            "account": len(self._logins.accounts),
+            "account": self._tally.accounts,
         }
 
     def recognised(self) -> int:
@@ -327,7 +318,7 @@ class Engine:
                 "first": None if self._first < 0 else when(self._first),
                 "last": None if self._last < 0 else when(self._last),
             },
-            "failures": report.failures_values(self._failures),
+            "failures": report.failures_values(self.stats),
             "unjudged": self.stats.auth_unjudged.total(),
             "refused": self._kinds.get(REFUSED, 0),
             "cancelled": self._kinds.get(CANCELLED, 0),
@@ -425,7 +416,6 @@ class Engine:
         self._reader.flush()
         return self._keeper.changes(
             {
-                "failures": [[service, protocol, n] for (service, protocol), n in self._failures.items()],
                 "kinds": self._kinds,
                 "lines": [self.lines_read, self._relevant, self.unparsed],
                 "period": [self._first, self._last, self._reader.last],
@@ -437,7 +427,6 @@ class Engine:
     def restore(self, rows: Iterable[tuple[str, str, str]]) -> None:
         """Take a saved state into a fresh engine."""
         own = self._keeper.restore(rows)
-        self._failures = {(service, protocol): n for service, protocol, n in own.get("failures", [])}
         self._kinds = own.get("kinds", {})
         self.lines_read, self._relevant, self.unparsed = own.get("lines", [0, 0, 0])
         self._first, self._last, self._reader.last = own.get("period", [-1.0, -1.0, 0.0])

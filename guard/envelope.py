@@ -89,9 +89,9 @@ class Envelope:
 
     def open(self, line: str, depth: int = 0) -> bool:
         """Read the head of `line`; False when its program says nothing of logins.  Never raises."""
-        first = line[:1]
-        if "A" <= first <= "Z" and line[3:4] == " " and line[9:10] == ":" and line[12:13] == ":" and line[15:16] == " ":
+        if len(line) > 16 and line[15] == " " and line[3] == " " and line[6] == " " and line[12] == ":":
             return self._headed(line, 16, line[:15])
+        first = line[:1]
         if first.isdigit() and line[4:5] == "-" and line[7:8] == "-":
             end = line.find(" ", 19)
             if 0 < end <= 36 and (end > 19 or line[10:11] == " ") and _ISO.match(line[:end]):

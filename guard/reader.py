@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import hmac
+import math
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -29,6 +30,8 @@ NAMES: Final = (
 _SERVICES: Final = ("", "dovecot", "dovecot", "postfix", "postfix", "sogo", "mailcow")
 # Two workers of SOGo that write at once put two records on one line.
 _MERGED: Final = re.compile(r"[A-Z][a-z]{2} [ 0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-6][0-9] sogod ?\[[0-9]{1,10}\]: ", re.ASCII)
+_SECONDS: Final = 1 << 16
+_seconds: dict[int, str] = {}
 _PASSWORD: Final = re.compile(r"given password: .*", re.ASCII | re.DOTALL)
 
 
@@ -152,8 +155,17 @@ def redact(line: str) -> str:
 
 def when(at: float) -> str:
     """Return seconds since the epoch as RFC 3339."""
-    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z").replace(".000Z", "Z")
+    second = math.floor(at)
+    text = _seconds.get(second)
+    if text is None:
+        text = datetime.fromtimestamp(second, UTC).isoformat().removesuffix("+00:00")
+        if len(_seconds) >= _SECONDS:
+            _seconds.clear()
+        _seconds[second] = text
+    milli = round((at - second) * 1000)
+    if 0 < milli < 1000:  # noqa: PLR2004
+        return f"{text}.{milli:03}Z"
+    return text + "Z"
 
 
 def describe(event: AuthEvent, secret: bytes) -> dict[str, object]:

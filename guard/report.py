@@ -8,6 +8,7 @@ from guard.addresses import family
 from guard.bans import Active, Bans
 from guard.model import Ban, Finding, readable
 from guard.reader import when
+from guard.stats import Stats
 from guard.tally import Source, Tally
 
 
@@ -57,15 +58,20 @@ def sources_values(tally: Tally) -> list[dict[str, object]]:
     return [source_values(ip, source) for ip, source in sorted(tally.sources.items(), key=_by_failures)]
 
 
-def failures_values(failures: dict[tuple[str, str], int]) -> dict[str, object]:
-    """Return the totals by service and by protocol."""
+def failures_values(stats: Stats) -> dict[str, object]:
+    """Return the totals by service and by protocol: what was counted minus what was taken back."""
     by_service: dict[str, int] = {}
     by_protocol: dict[str, int] = {}
-    for (service, protocol), n in sorted(failures.items()):
-        if n:
-            by_service[service] = by_service.get(service, 0) + n
-            by_protocol[protocol] = by_protocol.get(protocol, 0) + n
-    return {"total": sum(by_service.values()), "by_service": by_service, "by_protocol": by_protocol}
+    counted = [(labels, n) for labels, n in stats.auth_failures.values.items()]
+    counted += [(labels, -n) for labels, n in stats.auth_revoked.values.items()]
+    for labels, n in sorted(counted):
+        by_service[labels[0]] = by_service.get(labels[0], 0) + n
+        by_protocol[labels[1]] = by_protocol.get(labels[1], 0) + n
+    return {
+        "total": sum(by_service.values()),
+        "by_service": {name: n for name, n in by_service.items() if n},
+        "by_protocol": {name: n for name, n in by_protocol.items() if n},
+    }
 
 
 def active_values(active: Active, net: str) -> dict[str, object]:

@@ -14,7 +14,6 @@ from guard.bans import Active, Bans, Offender, dump_ban, load_ban
 from guard.bounded import Bounded, Entry
 from guard.rules._window import Window
 from guard.rules.brute_force import BruteForce
-from guard.rules.login_after_failures import Account, LoginAfterFailures
 from guard.sessions import Sessions
 from guard.sessions._host import Host, Smtpd
 from guard.sessions._ledger import Client
@@ -37,15 +36,14 @@ def _text(value: object) -> str:
 class Keeper:
     """Knows every part of the engine that outlives it."""
 
-    __slots__ = ("_bans", "_brute", "_history", "_logins", "_sessions", "_small", "_stats", "_tally")
+    __slots__ = ("_bans", "_brute", "_history", "_sessions", "_small", "_stats", "_tally")
 
     def __init__(
-        self, sessions: Sessions, tally: Tally, brute: BruteForce, logins: LoginAfterFailures, bans: Bans, stats: Stats
+        self, sessions: Sessions, tally: Tally, brute: BruteForce, bans: Bans, stats: Stats
     ) -> None:
         self._sessions = sessions
         self._tally = tally
         self._brute = brute
-        self._logins = logins
         self._bans = bans
         self._stats = stats
         self._small: dict[tuple[str, str], str] = {}  # rows that are compared instead of tracked
@@ -65,7 +63,6 @@ class Keeper:
             small["sogo", source] = book
         _changed(self._tally.sources, rows)
         _changed(self._brute.windows, rows)
-        _changed(self._logins.accounts, rows)
         _changed(self._bans.offenders, rows)
         for net in self._bans.changed:
             active = self._bans.active.get(net)
@@ -105,8 +102,6 @@ class Keeper:
                 _restored(self._tally.sources, key, Source(0.0), values)
             elif kind == "window":
                 _restored(self._brute.windows, key, Window(), values)
-            elif kind == "account":
-                _restored(self._logins.accounts, key, Account(), values)
             elif kind == "offender":
                 _restored(self._bans.offenders, key, Offender(0, 0.0), values)
             elif kind == "ban":

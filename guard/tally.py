@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from guard.bounded import Bounded, Entry
 
@@ -13,7 +13,9 @@ _SPAN: Final = 40 * 86400.0
 class Source(Entry):
     """One client address.  The first user and protocol cost no container of their own: most have no second."""
 
-    __slots__ = ("epoch", "failures", "first", "last", "net", "protocol", "protocols", "role", "successes", "user", "users")
+    __slots__ = (
+        "epoch", "failures", "first", "last", "net", "protocol", "protocols", "role", "successes", "user", "user_failures", "users",
+    )  # fmt: skip
 
     def __init__(self, at: float) -> None:
         self.epoch = 0  # of the lists by which `role` and `net` were found (guard/bans.py); not saved
@@ -24,19 +26,40 @@ class Source(Entry):
         self.first = at
         self.last = at
         self.user: str | None = None
-        self.users: set[str] | None = None
+        self.user_failures = 0
+        self.users: dict[str, int] | None = None  # failures by user, all but the first
         self.protocol = ""
         self.protocols: dict[str, int] | None = None
 
-    def named(self, user: str) -> None:
-        """Note a user name."""
+    def named(self, user: str, n: int) -> None:
+        """Note a user name, and `n` failures for it (0: a success; negative: taken back)."""
+        if not user.islower():
+            user = user.lower()
         if self.user is None:
             self.user = user
-        elif self.user != user:
-            if self.users is None:
-                self.users = {self.user}
-            if len(self.users) < _USERS:
-                self.users.add(user)
+        if self.user == user:
+            self.user_failures += n
+            return
+        users = self.users
+        if users is None:
+            self.users = {user: n}
+            return
+        known = users.get(user)
+        if known is not None:
+            users[user] = known + n
+        elif len(users) < _USERS:
+            users[user] = n
+
+    def failures_for(self, user: str) -> int:
+        """Return how often the address failed for one user."""
+        user = user.lower()
+        if self.user == user:
+            return self.user_failures
+        return 0 if self.users is None else self.users.get(user, 0)
+
+    def forgive(self, user: str) -> None:
+        """Forget the failures for one user."""
+        self.named(user, -self.failures_for(user))
 
     def failed(self, protocol: str, n: int) -> None:
         """Count `n` failures (negative: taken back)."""
@@ -66,7 +89,7 @@ class Source(Entry):
 
     def user_count(self) -> int:
         """Return how many different user names were tried, at most 1000."""
-        return len(self.users) if self.users is not None else (0 if self.user is None else 1)
+        return (0 if self.user is None else 1) + (0 if self.users is None else len(self.users))
 
     def worth_keeping(self, at: float) -> bool:
         """Keep addresses seen more than once."""
@@ -74,18 +97,7 @@ class Source(Entry):
 
     def fields(self) -> tuple[str, ...]:
         """Return what is saved."""
-        return ("failures", "successes", "first", "last", "user", "users", "protocol", "protocols")
-
-    def dump(self) -> list[object]:
-        """Return the source as JSON values."""
-        values = super().dump()
-        values[5] = None if self.users is None else sorted(self.users)
-        return values
-
-    def load(self, values: list[Any]) -> None:
-        """Take the values that `dump` gave."""
-        values[5] = None if values[5] is None else set(values[5])
-        super().load(values)
+        return ("failures", "successes", "first", "last", "user", "user_failures", "users", "protocol", "protocols")
 
 
 class Tally:
@@ -108,6 +120,11 @@ class Tally:
             source.first = at
         self.sources.touch(ip)
         return source
+
+    @property
+    def accounts(self) -> int:
+        """How many (address, user) pairs are remembered."""
+        return sum(source.user_count() for source in self.sources.values())
 
     def move(self, ip: str, protocol: str, n: int) -> None:
         """Move attempts to the protocol that showed later."""

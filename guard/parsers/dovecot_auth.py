@@ -42,6 +42,19 @@ _TAIL_24: Final = re.compile(
     rf"(?:request \[[0-9]{{1,10}}\]: )?{_LEVEL}(?:([A-Za-z0-9_-]{{1,32}}): )?(.*)\Z",
     re.ASCII | re.DOTALL,
 )
+# Most lines: a user without commas and parentheses, and no text of the client's behind him, can be read in one way only.
+_HASH: Final = r"(?: \(SHA1 of given password: ([0-9a-f]{1,40})\))?"
+_PLAIN_23: Final = re.compile(
+    r"\Aauth(?:-worker\([0-9]{1,10}\))?: (?:Info: )?"
+    r"(?:conn unix:auth-worker \(pid=[0-9]{1,10},uid=[0-9]{1,10}\): auth-worker<[0-9]{1,10}>: )?"
+    rf"([a-z0-9-]{{1,32}})\(([^,()<>?]{{1,67}}),({ADDRESS})(?:,<({SESSION})>)?\): (Password mismatch|unknown user){_HASH}\Z",
+    re.ASCII,
+)
+_PLAIN_24: Final = re.compile(
+    rf"\Aauth(?:-worker)?\(([^,()<>?]{{1,67}}),({ADDRESS})(?:,sasl:([a-z0-9-]{{1,32}}))?\)(?:<[0-9]{{1,10}}>)?(?:<({SESSION})>)?: "
+    rf"(?:Info: )?(?:request \[[0-9]{{1,10}}\]: )?([a-z0-9-]{{1,32}}): (Password mismatch|unknown user){_HASH}\Z",
+    re.ASCII,
+)
 _NEXT: Final = re.compile(r"\A.* - trying the next (?:passdb|userdb)\Z", re.ASCII | re.DOTALL)
 # What a refusal says, and its reason.  The password comes last: a hash, or what the client typed.
 _PASSWORD: Final = r"(?: \((?:SHA1 of given password: ([0-9a-f]{1,40})|given password: (.*))\))?"
@@ -94,6 +107,12 @@ def parse(record: Record) -> AuthEvent | None:
     text = record.text
     if len(text) > _LONGEST:
         return None
+    match = _PLAIN_23.match(text)
+    if match is not None:
+        return _plain(record, match[1], match[2], match[3], match[4], match[5], match[6], None)
+    match = _PLAIN_24.match(text)
+    if match is not None:
+        return _plain(record, match[5], match[1], match[2], match[4], match[6], match[7], match[3])
     if text.startswith("auth: ") or text.startswith("auth-worker(") and text[12:13].isdigit():  # noqa: PIE810
         return _parse_23(record, text)
     head = _HEAD_24.match(text)
@@ -101,6 +120,27 @@ def parse(record: Record) -> AuthEvent | None:
         readings = _readings(text, head.start(1), _read_24)
         return _event(record, readings) if readings else None
     return _parse_23(record, text)
+
+
+def _plain(
+    record: Record, source: str, user: str, address: str, session: str | None, said: str, password: str | None, mech: str | None
+) -> AuthEvent | None:
+    ip = addresses.read(address)
+    if ip is None:
+        return None
+    return AuthEvent(
+        record,
+        SERVICE,
+        FAILURE,
+        "auth",
+        ip=ip,
+        user=user,
+        session=session,
+        reason="unknown_user" if said == "unknown user" else "password_mismatch",
+        method=mech,
+        source=source,
+        password=password,
+    )
 
 
 def _parse_23(record: Record, text: str) -> AuthEvent | None:

@@ -36,7 +36,7 @@ _TAIL: Final = re.compile(
     rf"\A, rip=({ADDRESS})(?:, lip={ADDRESS})?(?:, [^<>]{{0,1000}}?)?(?:, session=<({SESSION})>)?(?:, [^<>]{{0,300}})?\Z",
     re.ASCII,
 )
-_METHOD: Final = re.compile(r"\A.*, method=([A-Za-z0-9_-]{1,64})\Z", re.ASCII | re.DOTALL)
+_METHOD: Final = re.compile(r"\A, method=([A-Za-z0-9_-]{1,64})\Z", re.ASCII)
 _WHY: Final = re.compile(
     r"\A.*?\(([a-z][A-Za-z0-9' ]{2,80})(?:, ([0-9]{1,6}) attempts?)?(?:(?: in|, waited) ([0-9]{1,6}) secs)?\)(?: \(([a-z0-9_]{1,60})\))?\Z",
     re.ASCII | re.DOTALL,
@@ -74,11 +74,12 @@ def parse(record: Record) -> AuthEvent | None:
     if ip is None:
         return None
     method: str | None = None
-    match = _METHOD.match(text[cut:end])
     user_end = end
+    last = text.rfind(", ", cut, end)  # the method stands directly before the address, or it is the client's text
+    match = _METHOD.match(text[last:end]) if last > 0 else None
     if match is not None:
         method = match[1]
-        user_end = end - len(match[1]) - 9
+        user_end = last
     user: str | None = text[cut + 8 : user_end]
     if user is not None:
         user = user[:-1] if user.endswith(">") else user.partition(">")[0]

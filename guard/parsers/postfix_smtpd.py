@@ -26,8 +26,8 @@ _SASL: Final = re.compile(
     rf"\Awarning: {CLIENT}: SASL ([^ ]{{0,200}}) authentication (failed|aborted)(?:: (.*))?\Z", re.ASCII | re.DOTALL
 )
 _CONNECT: Final = re.compile(rf"\Aconnect from {CLIENT}\Z", re.ASCII)
-_DISCONNECT: Final = re.compile(rf"\Adisconnect from {CLIENT}((?: [a-z]{{1,20}}=[0-9]{{1,9}}(?:[/_][0-9]{{1,9}})?)*)\Z", re.ASCII)
-_AUTH: Final = re.compile(r"\A(?:.* )?auth=([0-9]{1,9})(?:[/_]([0-9]{1,9}))?(?: .*)?\Z", re.ASCII)
+_DISCONNECT: Final = re.compile(rf"\Adisconnect from {CLIENT}((?: [a-z].*)?)\Z", re.ASCII)
+_AUTH: Final = re.compile(r"\A auth=([0-9]{1,9})(?:[/_][0-9]{1,9})?(?: .*)?\Z", re.ASCII)
 _CLIENT: Final = re.compile(
     rf"\A[0-9A-Za-z]{{5,24}}: client={CLIENT}, (?:[a-z_]{{1,30}}=[^ ,]{{0,300}}, )*?sasl_method=([^ ,]{{1,64}})(?:, sasl_username=(.*))?\Z",
     re.ASCII | re.DOTALL,
@@ -98,7 +98,9 @@ def _disconnect(record: Record, text: str) -> AuthEvent | None:
     event = _simple(record, match, DISCONNECT, "disconnect")
     if event is not None and match is not None:
         event.count = 0
-        auth = _AUTH.match(match[3]) if "auth=" in match[3] else None
+        counts: str = match[3]
+        cut = counts.find(" auth=")
+        auth = _AUTH.match(counts[cut:]) if cut >= 0 else None
         if auth is not None:  # auth=ok/total; "auth=2" means all of them
             event.count = int(auth[1])
     return event

@@ -11,7 +11,6 @@ from guard.sessions._session import LIFE, Session
 from guard.stats import Stats
 
 _HOSTS: Final = 256
-_STAMPS: Final = 1024
 _FREE: Final = 64
 _ALSO: Final = 16
 NEVER: Final = -1e18
@@ -117,7 +116,7 @@ class Ledger:
         self._max_sessions = max_sessions
         self.hosts: dict[str, Host] = {}
         self.orphans: list[Host] = []  # hosts that show Postfix and no Dovecot
-        self.clients: Bounded[Client] = Bounded("client", max_clients, VISIBLE, keep=keep)
+        self.clients: Bounded[Client] = Bounded("client", max_clients, CONFIRMED, keep=keep)
         self.out: list[Attempt] = []
         self.successes: list[Success] = []
         self.sogo: dict[str, Sogo] = {}  # by source
@@ -182,13 +181,10 @@ class Ledger:
         if session.counted < estimate:
             confirm(self.client(session.ip, at), at)
         while session.counted < estimate:
-            session.counted += 1
-            if len(session.stamps) < _STAMPS:
-                session.stamps.append(at)
+            session.stamped(at)
             self._report(session, at, 1, is_open)
         while session.counted > estimate:
-            session.counted -= 1
-            self._report(session, session.stamps.pop() if session.stamps else at, -1, is_open)
+            self._report(session, session.unstamped(), -1, is_open)
 
     def _report(self, session: Session, at: float, n: int, is_open: int) -> None:
         self.out.append(

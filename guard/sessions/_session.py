@@ -8,6 +8,7 @@ from guard.bounded import Entry
 from guard.model import MECHANISMS
 
 _NAMES: Final = 16
+_STAMPS: Final = 1024
 _UNKNOWN: Final = 128
 LIFE: Final = 3600.0
 _LINGER: Final = 60.0
@@ -27,12 +28,15 @@ class Session(Entry):
         "held",
         "ip",
         "last",
-        "names",
+        "lines",
+        "name",
         "nameless",
+        "names",
         "odd",
         "protocol",
         "reason",
         "said",
+        "stamp",
         "stamps",
         "success",
         "unknown",
@@ -47,10 +51,13 @@ class Session(Entry):
         self.user: str | None = None
         self.reason = "unspecified"
         self.counted = 0
-        self.stamps: list[float] = []  # of the attempts counted, so that one can be taken back
-        self.names: dict[str, int] = {}  # lines by passdb or mechanism
-        self.held: dict[str, int] = {}  # of them, those that a success may still explain
-        self.unknown: dict[str, int] = {}  # "passdb user" -> lines that call the user unknown
+        self.stamp = at  # of the first attempt counted, and of the others, so that they can be taken back
+        self.stamps: list[float] | None = None
+        self.name = ""  # the first passdb or mechanism that wrote lines, and how many
+        self.lines = 0
+        self.names: dict[str, int] | None = None  # the others'
+        self.held: dict[str, int] | None = None  # of all of them, those that a success may still explain
+        self.unknown: dict[str, int] | None = None  # "passdb user" -> lines that call the user unknown
         self.odd = 0  # lines whose user is "?"
         self.nameless = 0  # lines of a worker that names no passdb
         self.authenticate = 0  # 2.4: `Authenticate X failed` lines: cancelled or refused, not judged
@@ -68,29 +75,83 @@ class Session(Entry):
             self.odd += 1
         elif not passdb:
             self.nameless += 1
-        elif passdb in self.names or len(self.names) < _NAMES:
-            self.names[passdb] = self.names.get(passdb, 0) + 1
-            if reason == "unknown_user" and len(self.unknown) < _UNKNOWN:
-                key = f"{passdb} {user}"
-                self.unknown[key] = self.unknown.get(key, 0) + 1
         else:
-            self.nameless += 1
+            self._add(passdb)
+            if reason == "unknown_user":
+                self._unknown(f"{passdb} {user}")
         self.user = user
         self.reason = reason
 
-    def lines(self, per_attempt: dict[str, int], *, chained: bool) -> int:
+    def _add(self, passdb: str) -> None:
+        if not self.name:
+            self.name = passdb
+        if self.name == passdb:
+            self.lines += 1
+            return
+        if self.names is None:
+            self.names = {}
+        if passdb in self.names or len(self.names) < _NAMES:
+            self.names[passdb] = self.names.get(passdb, 0) + 1
+        else:
+            self.nameless += 1
+
+    def _unknown(self, key: str) -> None:
+        if self.unknown is None:
+            self.unknown = {}
+        if key in self.unknown or len(self.unknown) < _UNKNOWN:
+            self.unknown[key] = self.unknown.get(key, 0) + 1
+
+    def by_name(self) -> dict[str, int]:
+        """Return the auth lines by passdb or mechanism."""
+        lines = {} if self.names is None else dict(self.names)
+        if self.lines:
+            lines[self.name] = self.lines
+        return lines
+
+    def hold(self, passdb: str, n: int) -> bool:
+        """Hold `n` more lines of a passdb back (negative: let go); whether there were that many."""
+        if self.held is None:
+            self.held = {}
+        held = self.held.get(passdb, 0) + n
+        if held < 0:
+            return False
+        self.held[passdb] = held
+        return True
+
+    def stamped(self, at: float) -> None:
+        """Note the time of one more attempt counted."""
+        self.counted += 1
+        if self.counted == 1:
+            self.stamp = at
+        elif self.stamps is None:
+            self.stamps = [at]
+        elif len(self.stamps) < _STAMPS:
+            self.stamps.append(at)
+
+    def unstamped(self) -> float:
+        """Take the newest attempt back; return its time."""
+        self.counted -= 1
+        return self.stamps.pop() if self.stamps else self.stamp
+
+    def times(self) -> list[float]:
+        """Return the times of the attempts counted."""
+        if not self.counted:
+            return []
+        return [self.stamp] if self.stamps is None else [self.stamp, *self.stamps]
+
+    def attempts(self, per_attempt: dict[str, int], *, chained: bool) -> int:
         """Return how many attempts the auth lines speak of: the most that one passdb speaks of, plus what none saw."""
-        names = self.names
-        if len(names) == 1 and not self.held and not per_attempt:
-            for n in names.values():
-                return n + self.odd + self.nameless
+        if self.names is None and self.held is None and not per_attempt:
+            return self.lines + self.odd + self.nameless
         most = alone = passdbs = 0
-        for name, n in names.items():
+        names = self.by_name()
+        for name in names:
             if name not in MECHANISMS:
                 passdbs += 1
         chain = chained or passdbs > 1
         for name, n in names.items():
-            n -= self.held.get(name, 0)
+            if self.held is not None:
+                n -= self.held.get(name, 0)
             if name in MECHANISMS and not chain:
                 alone += n
             else:
@@ -98,12 +159,12 @@ class Session(Entry):
                 most = max(most, (n + k - 1) // k)
         return most + alone + self.odd + self.nameless
 
-    def lines_of_success(self, user: str | None, *, chained: bool) -> int:
+    def before_success(self, user: str | None, *, chained: bool) -> int:
         """Return the failures before a success: without the lines that the chain wrote for the login that went through."""
         rest: list[int] = []
         alone = passdbs = 0
-        for name, n in self.names.items():
-            left = n - self.unknown.get(f"{name} {user}", 0)
+        for name, n in self.by_name().items():
+            left = n if self.unknown is None else n - self.unknown.get(f"{name} {user}", 0)
             if name in MECHANISMS:
                 alone += left
             else:
@@ -118,7 +179,7 @@ class Session(Entry):
 
     def estimate(self, per_attempt: dict[str, int], *, chained: bool, verbose: bool) -> int:
         """Return the best estimate of this session's failed attempts from all that was said up to now."""
-        lines = self.lines(per_attempt, chained=chained)
+        lines = self.attempts(per_attempt, chained=chained)
         if not self.ended:
             return lines
         said = self.said
@@ -139,6 +200,6 @@ class Session(Entry):
 
     def fields(self) -> tuple[str, ...]:
         """Return what is saved."""
-        return ("ip", "first", "last", "protocol", "user", "reason", "counted", "stamps", "names", "held", "unknown", "odd", "nameless", "authenticate", "errors", "anonymous", "ended", "cause", "said", "success")
+        return ("ip", "first", "last", "protocol", "user", "reason", "counted", "stamp", "stamps", "name", "lines", "names", "held", "unknown", "odd", "nameless", "authenticate", "errors", "anonymous", "ended", "cause", "said", "success")
 
 

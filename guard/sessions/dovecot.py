@@ -41,7 +41,7 @@ def auth(ledger: Ledger, host: Host, event: AuthEvent) -> None:
     if session.success:
         return
     if host.chained and event.reason == "unknown_user" and not session.ended and event.source not in MECHANISMS:
-        session.held[event.source] = session.held.get(event.source, 0) + 1
+        session.hold(event.source, 1)
         host.held.append((event.at + _CHAIN_WAIT, event.session, event.source))
         if len(host.held) > _UNHELD:
             _, key, passdb = host.held.pop(0)
@@ -90,9 +90,8 @@ def release(ledger: Ledger, host: Host, at: float) -> None:
 
 def _release(ledger: Ledger, host: Host, at: float, key: str, passdb: str) -> None:
     session = host.sessions.peek(key)
-    if session is None or session.success or not session.held.get(passdb):
+    if session is None or session.success or session.held is None or not session.hold(passdb, -1):
         return
-    session.held[passdb] -= 1
     host.sessions.touch(key)
     estimate = session.estimate(host.lines_per_attempt, chained=host.chained, verbose=host.verbose)
     ledger.settle(session, at, estimate, 0 if session.ended else 1)
@@ -113,11 +112,11 @@ def login(ledger: Ledger, host: Host, event: AuthEvent) -> None:
         session.success = True
         session.last = event.at
         session.protocol = _move(ledger, session, event.protocol)
-        session.held.clear()
+        session.held = None
         if event.session is not None:
             host.sessions.touch(event.session)
-        lines = session.lines(host.lines_per_attempt, chained=host.chained)
-        estimate = session.lines_of_success(event.user, chained=host.chained)
+        lines = session.attempts(host.lines_per_attempt, chained=host.chained)
+        estimate = session.before_success(event.user, chained=host.chained)
         if estimate < lines and session.unknown:
             host.chained = True
         ledger.settle(session, event.at, estimate, 0)
@@ -156,14 +155,14 @@ def end(ledger: Ledger, host: Host, event: AuthEvent) -> None:
     session.cause = event.source
     session.said = event.count
     session.last = event.at
-    session.held.clear()
+    session.held = None
     session.protocol = _move(ledger, session, event.protocol)
     if session.counted == 0 or event.user:
         session.user = event.user or session.user
-    lines = session.lines(host.lines_per_attempt, chained=host.chained)
+    lines = session.attempts(host.lines_per_attempt, chained=host.chained)
     if host.verbose and event.count:
         _learn(host, session, event)
-        lines = session.lines(host.lines_per_attempt, chained=host.chained)
+        lines = session.attempts(host.lines_per_attempt, chained=host.chained)
         if event.witness == "end_2.3" and event.source != "other" and lines < event.count:
             session.anonymous = host.anonymous(event.at - event.seconds - 1.0, event.at + 1.0, event.count - lines)
     estimate = session.estimate(host.lines_per_attempt, chained=host.chained, verbose=host.verbose)
@@ -214,22 +213,21 @@ def _move(ledger: Ledger, session: Session, protocol: str) -> str:
 
 def _learn(host: Host, session: Session, event: AuthEvent) -> None:
     """Learn from an end line how many lines one attempt writes."""
-    passdbs = [name for name in session.names if name not in MECHANISMS]
-    mechanisms = len(session.names) - len(passdbs)
+    names = session.by_name()
+    passdbs = [name for name in names if name not in MECHANISMS]
     said = event.count
     if event.source != "failed" or session.odd or session.nameless or session.authenticate or session.errors:
         return
     if said == 1:
-        if len(session.names) > 1:
+        if len(names) > 1:
             host.chained = True
-        elif passdbs and session.names[passdbs[0]] == 1:
+        elif passdbs and names[passdbs[0]] == 1:
             host.chained = False
-    elif len(passdbs) > 1 and min(session.names[name] for name in passdbs) >= said:
+    elif len(passdbs) > 1 and min(names[name] for name in passdbs) >= said:
         host.chained = True
-    if mechanisms:
+    if len(passdbs) < len(names):
         return
-    for name in passdbs:
-        lines = session.names[name]
+    for name, lines in names.items():
         if lines > said and lines % said == 0:
             host.learn(name, lines // said)
             host.chained = True
@@ -306,7 +304,7 @@ def _smtp(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
         alone = client.alone = Session(ip, event.at)
         client.alone_host = host.name
     alone.hear(event.source, event.user, event.reason or "unspecified", event.at)
-    ledger.settle(alone, event.at, alone.lines(host.lines_per_attempt, chained=host.chained), -1)
+    ledger.settle(alone, event.at, alone.attempts(host.lines_per_attempt, chained=host.chained), -1)
 
 
 def postfix_shows(ledger: Ledger, host: Host, client: Client, at: float) -> None:
@@ -315,8 +313,9 @@ def postfix_shows(ledger: Ledger, host: Host, client: Client, at: float) -> None
     if alone is None or not ledger.speaks_for(host, client.alone_host):
         return
     client.alone = None
-    old = sum(1 for stamp in alone.stamps if stamp < at - _BEFORE)
+    times = alone.times()
+    old = sum(1 for stamp in times if stamp < at - _BEFORE)
     pairs = client.waiting()
-    pairs.free.extend(stamp for stamp in alone.stamps if stamp >= at - _BEFORE)
+    pairs.free.extend(stamp for stamp in times if stamp >= at - _BEFORE)
     del pairs.free[:-64]
     ledger.settle(alone, at, old, -1)

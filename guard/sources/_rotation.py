@@ -95,14 +95,20 @@ def find(position: FilePosition, avoid: tuple[int, int] | None = None) -> Found 
     Its own inode comes first, under its path or beside it, then anything with the same content.  `avoid` is a file
     (device, inode) that it is known not to be.
     """
-    candidates = [Sibling(position.path, 0, 0, 0.0, "", 0, True), *reversed(siblings(position.path))]
-    for same in (True, False):
-        for candidate in candidates:
-            found = _try(position, candidate, avoid)
-            if found and found.same is same and not _outlived(found, position, candidates):
-                return found
-            if found:
-                os.close(found.fd)
+    itself = Sibling(position.path, 0, 0, 0.0, "", 0, True)
+    beside = siblings(position.path)
+    for _ in range(ATTEMPTS):
+        candidates = [itself, *reversed(beside)]
+        for same in (True, False):
+            for candidate in candidates:
+                found = _try(position, candidate, avoid)
+                if found and found.same is same and not _outlived(found, position, candidates):
+                    return found
+                if found:
+                    os.close(found.fd)
+        before, beside = beside, siblings(position.path)
+        if [s[:3] for s in before] == [s[:3] for s in beside]:
+            break  # it is not there; else a rotation went on meanwhile, and has moved it
     return None
 
 
@@ -145,5 +151,8 @@ def newer(path: str, than: Sibling | None, since: float) -> list[Sibling]:
     """
     found = siblings(path)
     if than and than.kind:
-        return [s for s in found if s.kind == than.kind and s.order > than.order]
+        now = next(
+            (s for s in found if (s.device, s.inode) == (than.device, than.inode)), than
+        )  # moved on since
+        return [s for s in found if s.kind == now.kind and s.order > now.order]
     return sorted((s for s in found if s.whole and s.modified > since), key=lambda s: s.modified)

@@ -1,0 +1,183 @@
+"""The guard's own metrics: what guard.stats counts, and what is so at the moment of the scrape.
+
+Names and labels are an interface (contracts.md).  Labels come from closed sets, never an address or a user; where the
+set is small every series is there from the start at zero, so that the first increment is not lost to `rate()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import Final, NamedTuple
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from guard.model import REASONS, SERVICES, UNBAN_CAUSES
+from guard.stats import Counter, Histogram, Labels, Stats
+
+FAMILIES: Final = ("ipv4", "ipv6")
+RULES: Final = ("brute_force", "login_after_failures")
+BAN_RULES: Final = ("brute_force", "manual", "deny")
+DRIFTS: Final = ("missing", "foreign", "timeout", "structure")
+TRACKED: Final = ("address", "session", "account")
+IGNORED: Final = ("trusted", "own", "allowed", "unjudged", "outage", "stale", "anomaly")
+_SPOKEN: Final = {
+    "postfix": ("smtp", "submission", "unknown"),
+    "dovecot": ("imap", "pop3", "sieve", "submission", "lmtp", "unknown"),
+    "sogo": ("web", "dav", "eas"),
+    "mailcow": ("web",),
+}
+_SERVICE_PROTOCOL: Final = tuple((s, p) for s, protocols in _SPOKEN.items() for p in protocols)
+_FAILURES: Final = tuple((s, p, r) for (s, p), r in product(_SERVICE_PROTOCOL, REASONS))
+_SERVICES: Final = tuple((service,) for service in SERVICES)
+
+
+def _each(names: Iterable[str]) -> tuple[Labels, ...]:
+    return tuple((name,) for name in names)
+
+
+class _Family(NamedTuple):
+    """One counter: the field of Stats, its labels, its help, and the series that are there from the start."""
+
+    field: str
+    labels: tuple[str, ...]
+    text: str
+    zero: tuple[Labels, ...] = ()
+
+
+COUNTERS: Final = (
+    _Family("lines", ("source", "service"), "Log lines read"),
+    _Family("parse", ("parser", "result"), "Lines that went to a parser: ok, foreign (says nothing of logins) or unparsed"),
+    _Family("auth_failures", ("service", "protocol", "reason"), "Credentials that the servers rejected", _FAILURES),
+    _Family("auth_successes", ("service", "protocol"), "Logins that went through", _SERVICE_PROTOCOL),
+    _Family("auth_revoked", ("service", "protocol"), "Failures taken back: a success or a session's end explained them", _SERVICE_PROTOCOL),
+    _Family("auth_unjudged", ("service",), "Attempts that nobody judged, because the password database is at fault", _SERVICES),
+    _Family("unparsed", ("service",), "Lines that look like a failed login and that no parser could read", _SERVICES),
+    _Family("witness_suppressed", ("service",), "The same attempt seen again in another line", _SERVICES),
+    _Family("findings", ("rule",), "What the rules found", _each(RULES)),
+    _Family("bans", ("rule", "family"), "Bans decided", tuple(product(BAN_RULES, FAMILIES))),
+    _Family("unbans", ("cause",), "Bans ended", _each(UNBAN_CAUSES)),
+    _Family("ban_drift", ("kind",), "Differences between the bans wanted and those in the kernel", _each(DRIFTS)),
+    _Family("evicted", ("kind",), "What was forgotten to make room", _each(TRACKED)),
+    _Family("ignored", ("reason",), "What was seen and not held against a client", _each(IGNORED)),
+)  # fmt: skip
+
+
+class SourceState(NamedTuple):
+    """One source at this moment."""
+
+    name: str
+    up: bool
+    lag: float  # seconds since everything written was last read
+
+
+class Snapshot(NamedTuple):
+    """What is so at the moment of a scrape."""
+
+    version: str
+    sources: Sequence[SourceState]
+    wanted: Mapping[str, int]  # bans by family
+    enforced: Mapping[str, int]
+    drops: Mapping[str, tuple[int, int]]  # packets, bytes by family
+    tracked: Mapping[str, int]
+    store_up: bool
+    firewall_up: bool
+    reloaded: float  # seconds since the epoch
+    reload_ok: bool
+
+
+class GuardCollector(Collector):
+    """Reads `stats` and `snapshot()` at each scrape; keeps nothing."""
+
+    def __init__(self, stats: Stats, snapshot: Callable[[], Snapshot]) -> None:
+        self._stats = stats
+        self._snapshot = snapshot
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: names cannot clash in a registry of our own."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric."""
+        now = self._snapshot()  # first: it brings some of the counters up to date
+        for family in COUNTERS:
+            yield _counter(family, getattr(self._stats, family.field))
+        yield from _histograms(self._stats)
+        yield InfoMetricFamily("mailward_build", "The release", value={"version": now.version})
+        up = GaugeMetricFamily("mailward_source_up", "Whether a source is read", labels=["source"])
+        lag = GaugeMetricFamily(
+            "mailward_ingest_lag_seconds", "Seconds since everything written was last read", labels=["source"]
+        )
+        for source in now.sources:
+            up.add_metric([source.name], float(source.up))
+            lag.add_metric([source.name], source.lag)
+        yield from (up, lag)
+        yield _gauge(
+            "bans_wanted", "family", "Bans that the rules and the administrator decided", now.wanted, FAMILIES
+        )
+        yield _gauge("bans_enforced", "family", "Bans that the kernel holds", now.enforced, FAMILIES)
+        yield _gauge("tracked", "kind", "What is remembered", now.tracked, TRACKED)
+        for at, name in enumerate(("packets", "bytes")):
+            dropped = CounterMetricFamily(
+                f"mailward_dropped_{name}", f"Dropped {name}, the kernel's own count", labels=["family"]
+            )
+            for key in FAMILIES:
+                dropped.add_metric([key], now.drops.get(key, (0, 0))[at])
+            yield dropped
+        for name, text, value in (
+            ("store_up", "Whether the state can be saved", float(now.store_up)),
+            ("firewall_up", "Whether decisions reach the kernel", float(now.firewall_up)),
+            ("reload_timestamp_seconds", "When the configuration was last taken", now.reloaded),
+            ("reload_success", "Whether the latest configuration was taken", float(now.reload_ok)),
+        ):
+            yield GaugeMetricFamily(f"mailward_{name}", text, value=value)
+
+
+def _counter(family: _Family, counter: Counter) -> Metric:
+    metric = CounterMetricFamily(f"mailward_{family.field}", family.text, labels=family.labels)
+    for labels in family.zero:
+        if labels not in counter.values:
+            metric.add_metric(labels, 0)
+    for labels, n in counter.values.items():
+        metric.add_metric(labels, n)
+    return metric
+
+
+def _gauge(name: str, label: str, text: str, values: Mapping[str, int], keys: Sequence[str]) -> Metric:
+    metric = GaugeMetricFamily(f"mailward_{name}", text, labels=[label])
+    for key in keys:
+        metric.add_metric([key], values.get(key, 0))
+    return metric
+
+
+def _histograms(stats: Stats) -> Iterator[Metric]:
+    sessions = HistogramMetricFamily(
+        "mailward_session_attempts", "Failures in one session", labels=["service"]
+    )
+    for service, histogram in stats.session_attempts.items():
+        sessions.add_metric([service], _buckets(histogram), histogram.total)
+    yield sessions
+    for name, text, histogram in (
+        ("detection_seconds", "Line written to decision", stats.detection_seconds),
+        ("enforcement_seconds", "Decision to the kernel's confirmation", stats.enforcement_seconds),
+    ):
+        family = HistogramMetricFamily(f"mailward_{name}", text)
+        family.add_metric([], _buckets(histogram), histogram.total)
+        yield family
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    """Return cumulative buckets as Prometheus wants them."""
+    buckets: list[tuple[str, float]] = []
+    sum_so_far = 0
+    for bound, n in zip(histogram.bounds, histogram.counts, strict=True):
+        sum_so_far += n
+        buckets.append((str(float(bound)), sum_so_far))
+    return [*buckets, ("+Inf", histogram.count)]

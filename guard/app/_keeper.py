@@ -1,0 +1,66 @@
+"""Saves checkpoints, one transaction each, in a thread of its own.
+
+What could not be saved is kept and goes into the next one, a row once: memory is bounded by what the engine remembers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from guard.app._pipeline import Checkpoint
+from guard.log import logger
+from guard.model import Action
+from guard.store import Store, StoreError
+
+_HISTORY: Final = 100_000  # actions kept while the store is away
+
+
+class Keeper:
+    """Owns the store."""
+
+    def __init__(self, store: Store) -> None:
+        self.trouble = ""  # why the state is not saved, in words
+        self._store = store
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._rows: dict[tuple[str, str], str | None] = {}
+        self._positions: dict[str, str | None] = {}
+        self._actions: list[Action] = []
+        self._saving = asyncio.Lock()
+
+    async def save(self, checkpoint: Checkpoint) -> None:
+        """Save `checkpoint` and what is left of earlier ones; trouble is told, never raised."""
+        for table, key, text in checkpoint.rows:
+            self._rows[table, key] = text
+        self._positions |= checkpoint.positions
+        self._actions += checkpoint.actions[: _HISTORY - len(self._actions)]
+        async with self._saving:
+            if self._rows or self._positions or self._actions:
+                await self._write()
+
+    async def _write(self) -> None:
+        rows, self._rows = self._rows, {}
+        positions, self._positions = self._positions, {}
+        actions, self._actions = self._actions, []
+        flat = [(table, key, text) for (table, key), text in rows.items()]
+        try:
+            await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._store.save, flat, positions, actions
+            )
+        except StoreError as error:
+            self._rows = rows | self._rows
+            self._positions = positions | self._positions
+            self._actions = actions + self._actions
+            if not self.trouble:
+                logger().error("the state is not saved", reason=str(error))
+            self.trouble = str(error)
+            return
+        if self.trouble:
+            logger().warning("the state is saved again")
+        self.trouble = ""
+
+    async def close(self) -> None:
+        """Give the store back."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
+        self._thread.shutdown()

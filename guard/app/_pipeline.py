@@ -1,0 +1,139 @@
+"""The way of the data in the daemon: chunks of the sources -> the engine -> decisions, log and checkpoints.
+
+The engine is synchronous: between two awaits of this module the engine, the positions and the decisions taken belong
+together.  A checkpoint taken then is exactly the state after the bytes up to its positions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from guard.engine import Engine
+from guard.log import logger
+from guard.model import Action, Ban
+from guard.report import finding_values
+from guard.sources import Chunk, Position
+
+CHUNKS: Final = 16  # that wait for the engine: a full queue slows the sources down
+QUIET: Final = 60.0  # seconds without an outage's line after which it is over
+_HISTORY: Final = 100_000
+
+
+class Checkpoint(NamedTuple):
+    """What changed since the last one; belongs into one transaction."""
+
+    rows: list[tuple[str, str, str | None]]
+    positions: dict[str, str | None]
+    actions: list[Action]
+
+
+class Pipeline:
+    """Feeds the engine; `enforce` takes its decisions."""
+
+    def __init__(self, engine: Engine, enforce: Callable[[Sequence[Action]], None]) -> None:
+        self.engine = engine
+        self.queue: asyncio.Queue[Chunk] = asyncio.Queue(CHUNKS)
+        self._enforce = enforce
+        self._positions: dict[str, Position | None] = {}
+        self._moved: set[str] = set()  # streams whose position changed since the last checkpoint
+        self._actions: list[Action] = []
+        self._unjudged = engine.stats.auth_unjudged.total()
+        self._outage = 0.0  # monotonic time of its last line; 0.0: there is none
+
+    async def consume(self) -> None:
+        """Take chunks until cancelled.  A chunk that fails is a defect of ours: it is told, and the next one taken."""
+        while True:
+            chunk = await self.queue.get()
+            try:
+                self.feed(chunk, time.time())
+            except Exception:  # noqa: BLE001 - one unit of work must not end the guard
+                logger().exception(
+                    "a chunk could not be processed", stream=chunk.stream, bytes=len(chunk.data)
+                )
+            finally:
+                self.queue.task_done()
+            await asyncio.sleep(0)
+
+    def feed(self, chunk: Chunk, now: float) -> None:
+        """Take one chunk: the protocol of guard/sources."""
+        engine = self.engine
+        stream = chunk.stream
+        if chunk.reset:
+            engine.drop(stream)
+        actions = engine.feed(stream, chunk.data, now) if chunk.data else []
+        if chunk.end:
+            actions += engine.finish(stream, now)
+        self._positions[stream] = chunk.position
+        self._moved.add(stream)
+        lines = engine.stats.lines
+        read = lines.values.pop((stream, "all"), 0)
+        if read:  # a stream is one file of its source: the metric is labelled with the source
+            lines.add((chunk.name, "all"), read)
+        if chunk.written is not None and any(isinstance(action, Ban) for action in actions):
+            engine.stats.detection_seconds.observe(max(0.0, time.time() - chunk.written))
+        self.act(actions)
+
+    def act(self, actions: Sequence[Action]) -> None:
+        """Have decisions enforced, told and remembered."""
+        if actions:
+            self._enforce(actions)
+            for action in actions:
+                _tell(action)
+            if len(self._actions) < _HISTORY:
+                self._actions += actions
+        for finding in self.engine.take_findings():
+            logger().error("finding", **finding_values(finding))
+
+    def tick(self, now: float) -> None:
+        """Let time pass in the engine; tell when an outage of the password database begins and ends."""
+        self.act(self.engine.tick(now))
+        unjudged = self.engine.stats.auth_unjudged.total()
+        clock = time.monotonic()
+        if unjudged > self._unjudged:
+            if not self._outage:
+                logger().error(
+                    "the password database fails: nobody is held responsible for that", unjudged=unjudged
+                )
+            self._unjudged, self._outage = unjudged, clock
+        elif self._outage and clock - self._outage > QUIET:
+            self._outage = 0.0
+            logger().warning("the password database has not failed for a minute", unjudged=unjudged)
+
+    def checkpoint(self) -> Checkpoint:
+        """Return what changed since the last call.  Never awaits: see the module's text."""
+        positions: dict[str, str | None] = {}
+        for stream in self._moved:
+            position = self._positions[stream]
+            if position is None:
+                positions[stream] = None
+                del self._positions[stream]
+            else:
+                positions[stream] = position.rewind(self.engine.pending(stream)).dump()
+        self._moved.clear()
+        actions, self._actions = self._actions, []
+        return Checkpoint(self.engine.changes(), positions, actions)
+
+    def positions(self) -> dict[str, str]:
+        """Return where every stream stands, for a source that is made again."""
+        return {
+            stream: position.rewind(self.engine.pending(stream)).dump()
+            for stream, position in self._positions.items()
+            if position is not None
+        }
+
+
+def _tell(action: Action) -> None:
+    if isinstance(action, Ban):
+        logger().warning(
+            "ban",
+            net=action.net,
+            rule=action.rule,
+            failures=action.failures,
+            seconds=None if action.until == float("inf") else round(action.seconds),
+            session_open=action.session_open,
+        )
+    else:
+        logger().info("unban", net=action.net, cause=action.cause)

@@ -1,0 +1,150 @@
+"""What the daemon takes from the host before it begins: its lock, its key, its own addresses, its firewall's right."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from datetime import UTC, tzinfo
+from pathlib import Path
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from guard.config import Config, FileTable, StdinTable
+from guard.firewall import Firewall
+from guard.firewall.own_addresses import own_addresses
+from guard.firewall.permission import missing_capability
+from guard.log import logger
+from guard.sources import Source
+from guard.sources.file import FileSource
+from guard.sources.stdin import StdinSource
+
+WRONG: Final = 2
+REFUSED: Final = 3
+_SQLITE: Final = "sqlite://"
+_KEY_BYTES: Final = 32
+
+
+class CannotRunError(Exception):
+    """The daemon cannot begin; `status` is the exit status that says why, as contracts.md has it."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def lock(url: str) -> int | None:
+    """Take the state's lock and return its descriptor; None where there is no state.  The kernel drops it with us."""
+    if not url.startswith(_SQLITE):
+        return None
+    path = Path(url.removeprefix(_SQLITE) + ".lock")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CannotRunError(
+            REFUSED, f"store.url: {path.parent}: {error.strerror}; use root, or another path"
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise CannotRunError(
+            REFUSED, f"{path}: another mailward uses this state; stop it first, or set store.url"
+        ) from None
+    return descriptor
+
+
+def secret_of(url: str) -> bytes:
+    """Return the key beside the state, made at the first start; without state a key of this run."""
+    if not url.startswith(_SQLITE):
+        return secrets.token_bytes(_KEY_BYTES)
+    path = Path(url.removeprefix(_SQLITE)).parent / "secret"
+    try:
+        key = path.read_bytes()
+        if len(key) >= _KEY_BYTES:
+            return key
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise CannotRunError(REFUSED, f"{path}: {error.strerror}") from None
+    key = secrets.token_bytes(_KEY_BYTES)
+    try:
+        fresh = path.with_name("secret.new")
+        fresh.unlink(missing_ok=True)
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key)
+        fresh.rename(path)
+    except OSError as error:
+        raise CannotRunError(REFUSED, f"{path}: {error.strerror}") from None
+    return key
+
+
+def firewall_of(config: Config) -> Firewall:
+    """Return the backend, not yet open.  Raises `CannotRunError` with the capability that is missing."""
+    table = config.firewall
+    trusted = tuple(config.lists.trusted)
+    if table.backend == "none":
+        from guard.firewall.dry_run import DryRunFirewall  # noqa: PLC0415 - the one or the other
+
+        return DryRunFirewall(trusted)
+    missing = missing_capability()
+    if missing is not None:
+        raise CannotRunError(REFUSED, f'{missing}; or set firewall.backend = "none" to observe only')
+    from guard.firewall.nftables import NftablesFirewall  # noqa: PLC0415 - as above
+
+    rule = config.rules.brute_force
+    ports = None if table.ports == "all" else table.ports
+    return NftablesFirewall(ports, rule.prefix4, rule.prefix6, trusted)
+
+
+def source_of(table: FileTable | StdinTable, positions: dict[str, str]) -> Source:
+    """Return the source that `table` describes; it takes its own of all saved `positions`."""
+    if isinstance(table, StdinTable):
+        return StdinSource(table.name)
+
+    def note(text: str) -> None:
+        logger().warning("source", source=table.name, note=text)
+
+    return FileSource(table.name, table.path, positions, start=table.start, note=note)
+
+
+def local_zone() -> tzinfo:
+    """Return this host's time zone, in which its logs are written: TZ, else /etc/localtime, else UTC."""
+    try:
+        name = os.environ.get("TZ", "").removeprefix(":")
+        if name and not name.startswith("/"):
+            return ZoneInfo(name)
+        with Path(name or "/etc/localtime").open("rb") as file:
+            return ZoneInfo.from_file(file, key="local")
+    except (OSError, ValueError, KeyError):
+        return UTC
+
+
+def own() -> tuple[str, ...]:
+    """Return this host's own addresses as nets."""
+    return tuple(sorted(f"{address}/{address.max_prefixlen}" for address in own_addresses()))
+
+
+async def resolved(names: Sequence[str], known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the addresses of host names as nets; a name that does not resolve now keeps what it last had.
+
+    `known` holds the last answers.  getaddrinfo(3) tells no TTL, so the caller asks again every minute.
+    """
+    loop = asyncio.get_running_loop()
+    for name in names:
+        try:
+            async with asyncio.timeout(10):
+                found = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        except (OSError, TimeoutError) as error:
+            logger().warning(
+                "lists.allow: a name does not resolve", name=name, reason=str(error) or "timeout"
+            )
+            continue
+        addresses = {str(entry[4][0]).partition("%")[0] for entry in found}
+        known[name] = tuple(sorted(f"{a}/{128 if ':' in a else 32}" for a in addresses))
+    return tuple(net for name in names for net in known.get(name, ()))

@@ -1,0 +1,192 @@
+"""What the control socket can be asked: the table of requests, each a method of `Requests`.
+
+A request that changes something is answered when the firewall has done it, with the reason where it has not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from guard import addresses
+from guard.app._enforcer import Enforcer
+from guard.app._pipeline import Pipeline
+from guard.app._view import View
+from guard.control import ControlError
+from guard.log import logger
+from guard.model import Action, Ban, readable
+from guard.reader import when
+from guard.report import ban_values
+
+_WRONG: Final = 2
+_NOT_SO: Final = 1
+_REFUSED: Final = 3
+_REASON: Final = 200  # characters kept of why somebody bans by hand
+_REASONS: Final = 10_000
+REASON_TABLE: Final = "reason"
+
+Request = dict[str, Any]
+
+
+class Requests:
+    """Answers requests.  `reasons` are what administrators gave with a ban, by net; `unsaved` goes to the checkpoint."""
+
+    def __init__(self, pipeline: Pipeline, enforcer: Enforcer, view: View, reasons: dict[str, str]) -> None:
+        self.unsaved: list[tuple[str, str, str | None]] = []
+        self._pipeline = pipeline
+        self._engine = pipeline.engine
+        self._enforcer = enforcer
+        self._view = view
+        self._reasons = reasons
+        self._table: dict[str, Callable[[Request], Awaitable[object]]] = {
+            "status": self._status,
+            "report": self._report,
+            "bans": self._bans,
+            "ban": self._ban,
+            "unban": self._unban,
+            "lists": self._lists,
+            "allow": self._allow,
+            "disallow": self._disallow,
+            "deny": self._deny,
+            "undeny": self._undeny,
+            "explain": self._explain,
+        }
+
+    async def handle(self, request: Request) -> object:
+        """Return the result.  Raises `ControlError`, also for a defect of ours, which goes to the log."""
+        work = self._table.get(request["do"])
+        if work is None:
+            raise ControlError(_WRONG, f"no such request; there is {', '.join(self._table)}")
+        try:
+            return await work(request)
+        except ControlError:
+            raise
+        except Exception as error:
+            logger().exception("a request failed", request=request["do"])
+            raise ControlError(_REFUSED, "the daemon failed at this request; its log says why") from error
+
+    async def _status(self, _: Request) -> object:
+        return self._view.status()
+
+    async def _report(self, _: Request) -> object:
+        return self._engine.report()
+
+    async def _bans(self, _: Request) -> object:
+        bans = sorted(self._engine.active_bans(), key=lambda ban: ban.at)
+        return {"schema": "mailward.bans/1", "bans": [self._shown(ban) for ban in bans]}
+
+    def _shown(self, ban: Ban) -> dict[str, object]:
+        endless = math.isinf(ban.until)
+        return {
+            **ban_values(ban),
+            "until": None if endless else when(ban.until),
+            "left": None if endless else max(0, math.ceil(ban.until - time.time())),
+            "enforced": self._enforcer.holds(ban.net),
+            "reason": self._reasons.get(ban.net),
+        }
+
+    async def _ban(self, request: Request) -> object:
+        net = _net(request)
+        seconds = request.get("seconds")
+        if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
+            raise ControlError(_WRONG, "seconds: expected a number above 0, or null for a ban without end")
+        length = math.inf if seconds is None else float(seconds)
+        try:
+            actions = self._engine.ban(net, length, time.time(), force=bool(request.get("force")))
+        except ValueError as error:
+            raise ControlError(_NOT_SO, str(error)) from None
+        reason = readable(str(request.get("reason") or ""))[:_REASON]
+        self._pipeline.act(actions)
+        if reason and len(self._reasons) < _REASONS:
+            self._remember(net, reason)
+        logger().warning("banned by hand", net=net, reason=reason)
+        return await self._done(actions)
+
+    async def _unban(self, request: Request) -> object:
+        net = _net(request)
+        actions = self._engine.unban(net, time.time())
+        if not actions:
+            raise ControlError(_NOT_SO, f"{net} is not banned, and nothing inside it is")
+        self._pipeline.act(actions)
+        return await self._done(actions)
+
+    async def _lists(self, _: Request) -> object:
+        return {"schema": "mailward.lists/1", **self._engine.lists()}
+
+    async def _allow(self, request: Request) -> object:
+        actions = self._engine.allow(_net(request), time.time())
+        self._pipeline.act(actions)
+        return await self._done(actions)
+
+    async def _disallow(self, request: Request) -> object:
+        net = _net(request)
+        if not self._engine.disallow(net):
+            raise ControlError(_NOT_SO, self._not_there(net, "allow"))
+        return await self._done([])
+
+    async def _deny(self, request: Request) -> object:
+        try:
+            actions = self._engine.deny(_net(request), time.time(), force=bool(request.get("force")))
+        except ValueError as error:
+            raise ControlError(_NOT_SO, str(error)) from None
+        self._pipeline.act(actions)
+        return await self._done(actions)
+
+    async def _undeny(self, request: Request) -> object:
+        net = _net(request)
+        actions = self._engine.undeny(net, time.time())
+        if not actions:
+            raise ControlError(_NOT_SO, self._not_there(net, "deny"))
+        self._pipeline.act(actions)
+        return await self._done(actions)
+
+    async def _explain(self, request: Request) -> object:
+        ip = addresses.read(str(request.get("ip", "")))
+        if ip is None:
+            raise ControlError(_WRONG, f"{request.get('ip')!r}: expected one address, such as 198.51.100.7")
+        return {"schema": "mailward.explain/1", **self._engine.explain_address(ip)}
+
+    async def _done(self, actions: Sequence[Action]) -> object:
+        """Wait for the firewall; return what was done, each with the reason where it was not."""
+        reasons = await self._enforcer.settled() if actions else {}
+        return {
+            "backend": self._enforcer.backend,
+            "done": [
+                {
+                    "do": "ban" if isinstance(action, Ban) else "unban",
+                    "net": action.net,
+                    "enforced": action.net not in reasons and self._enforcer.backend != "none",
+                    "why_not": reasons.get(action.net),
+                }
+                for action in actions
+            ],
+        }
+
+    def _remember(self, net: str, reason: str) -> None:
+        self._reasons[net] = reason
+        self.unsaved.append((REASON_TABLE, net, json.dumps(reason)))
+
+    def prune(self) -> None:
+        """Forget the reasons of bans that have ended."""
+        if self._reasons:
+            active = {ban.net for ban in self._engine.active_bans()}
+            for net in [net for net in self._reasons if net not in active]:
+                del self._reasons[net]
+                self.unsaved.append((REASON_TABLE, net, None))
+
+    def _not_there(self, net: str, name: str) -> str:
+        if net in self._engine.lists()[name]:
+            return f"{net} stands in the configuration's lists.{name}: take it away there"
+        return f"{net} is not in the {name} list"
+
+
+def _net(request: Request) -> str:
+    try:
+        return addresses.network(str(request["net"]))
+    except (KeyError, ValueError) as error:
+        raise ControlError(
+            _WRONG, f"{request.get('net')!r}: expected an address or a net, such as 198.51.100.0/24"
+        ) from error

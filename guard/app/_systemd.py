@@ -1,0 +1,26 @@
+"""Tells systemd how we do: sd_notify(3) in ten lines, a datagram to the socket that the service manager names."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+
+def notify(text: str) -> None:
+    """Send `text` (`READY=1`, `STOPPING=1`, `WATCHDOG=1` ...); nothing happens where nobody listens."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    address = "\0" + path[1:] if path.startswith("@") else path  # "@": the abstract namespace, unix(7)
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
+        connection.setblocking(False)
+        connection.sendto(text.encode(), address)
+
+
+def watchdog_seconds() -> float:
+    """Return how often systemd wants to hear from us (half of WATCHDOG_USEC), 0.0 where it does not."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return 0.0
+    usec = os.environ.get("WATCHDOG_USEC", "")
+    return int(usec) / 2e6 if usec.isdigit() else 0.0

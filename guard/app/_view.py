@@ -1,0 +1,125 @@
+"""How the daemon does at this moment: for /readyz, /metrics and `mailward status`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any, Final
+
+from exporters.guard import Snapshot, SourceState
+from guard.app._enforcer import Enforcer
+from guard.app._keeper import Keeper
+from guard.engine import Engine
+from guard.reader import when
+from guard.sources import Source
+
+SCHEMA: Final = "mailward.status/1"
+_MINUTE: Final = 60.0
+
+
+def version() -> str:
+    """Return the release that runs."""
+    try:
+        return metadata.version("mailward")
+    except metadata.PackageNotFoundError:  # a checkout that was never installed
+        return "0"
+
+
+class View:
+    """Looks at everything and changes nothing."""
+
+    def __init__(
+        self, engine: Engine, enforcer: Enforcer, keeper: Keeper, sources: Sequence[Source], store: str
+    ) -> None:
+        self.reloaded = time.time()
+        self.reload_ok = True
+        self._engine = engine
+        self._enforcer = enforcer
+        self._keeper = keeper
+        self._sources = sources
+        self._store = store.partition(":")[0]  # the rest may hold a password
+        self._version = version()
+        self._started = time.time()
+        self._samples: deque[tuple[float, int, int]] = deque()  # monotonic, lines, failures
+
+    def sample(self) -> None:
+        """Remember where the counters stand; called about every second."""
+        now = time.monotonic()
+        self._samples.append((now, self._engine.lines_read, self._engine.stats.auth_failures.total()))
+        while now - self._samples[0][0] > _MINUTE:
+            self._samples.popleft()
+
+    def snapshot(self) -> Snapshot:
+        """Return what the exporter shows beside the counters."""
+        return Snapshot(
+            version=self._version,
+            sources=[SourceState(health.name, health.up, health.lag) for health in self._healths()],
+            wanted=self._engine.wanted(),
+            enforced=self._enforcer.enforced(),
+            drops={family: (drops.packets, drops.bytes) for family, drops in self._enforcer.drops.items()},
+            tracked=self._engine.tracked(),
+            store_up=not self._keeper.trouble,
+            firewall_up=self._enforcer.up,
+            reloaded=self.reloaded,
+            reload_ok=self.reload_ok,
+        )
+
+    def ready(self) -> tuple[bool, dict[str, object]]:
+        """Return whether sources are read, the firewall enforces and the state is saved; and each part's state."""
+        healths = list(self._healths())
+        parts: dict[str, Any] = {
+            "sources": [{"name": h.name, "up": h.up, "detail": h.detail} for h in healths],
+            "firewall": self._firewall(),
+            "store": {"up": not self._keeper.trouble, "detail": self._keeper.trouble},
+        }
+        ready = all(h.up for h in healths) and not self._enforcer.trouble and not self._keeper.trouble
+        return ready, {"ready": ready, **parts}
+
+    def status(self) -> dict[str, object]:
+        """Return what `mailward status --format json` shows."""
+        stats = self._engine.stats
+        lines = stats.lines.values
+        first, last = (self._samples[0], self._samples[-1]) if self._samples else ((0.0, 0, 0), (0.0, 0, 0))
+        seconds = max(1.0, last[0] - first[0])
+        ready, _ = self.ready()
+        return {
+            "schema": SCHEMA,
+            "version": self._version,
+            "pid": os.getpid(),
+            "started": when(self._started),
+            "ready": ready,
+            "sources": [{**h._asdict(), "lines": lines.get((h.name, "all"), 0)} for h in self._healths()],
+            "rates": {
+                "lines_per_second": round((last[1] - first[1]) / seconds, 2),
+                "failures_per_minute": round((last[2] - first[2]) / seconds * 60, 2),
+            },
+            "attempts": {
+                "failures": stats.auth_failures.total() - stats.auth_revoked.total(),
+                "successes": stats.auth_successes.total(),
+                "unjudged": stats.auth_unjudged.total(),
+                "unparsed": stats.unparsed.total(),
+            },
+            "bans": {"wanted": self._engine.wanted(), "enforced": self._enforcer.enforced()},
+            "tracked": self._engine.tracked(),
+            "firewall": self._firewall(),
+            "store": {"kind": self._store, "up": not self._keeper.trouble, "detail": self._keeper.trouble},
+            "configuration": {"taken": when(self.reloaded), "ok": self.reload_ok},
+        }
+
+    def _firewall(self) -> dict[str, object]:
+        enforcer = self._enforcer
+        detail = enforcer.trouble or (
+            "enforces nothing: firewall.backend is none" if enforcer.backend == "none" else ""
+        )
+        return {
+            "backend": enforcer.backend,
+            "up": enforcer.up,
+            "detail": detail,
+            "dropped": {family: drops._asdict() for family, drops in enforcer.drops.items()},
+        }
+
+    def _healths(self) -> list[Any]:
+        return [source.health() for source in self._sources]

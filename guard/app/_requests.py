@@ -147,7 +147,7 @@ class Requests:
         ip = addresses.read(str(request.get("ip", "")))
         if ip is None:
             raise ControlError(_WRONG, f"{request.get('ip')!r}: expected one address, such as 198.51.100.7")
-        return {"schema": "mailward.explain/1", **self._engine.explain_address(ip)}
+        return {"schema": "mailward.explain/1", "address": self._engine.explain_address(ip)}
 
     async def _done(self, actions: Sequence[Action]) -> object:
         """Wait for the firewall; return what was done, each with the reason where it was not."""

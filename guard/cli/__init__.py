@@ -19,6 +19,14 @@ _COMMANDS: Final = {
     "run": ("guard.cli.run:run", "Guard this host: read its logs, count, ban."),
     "replay": ("guard.cli.replay:replay", "Play captured logs through the engine, on the logs' own time."),
     "parse": ("guard.cli.parse:parse", "Show what each line means, without counting."),
+    "explain": ("guard.cli.explain:explain", "Say why a line counts or not, or what is known of an address."),
+    "bans": ("guard.cli.bans:bans", "List the bans in force."),
+    "ban": ("guard.cli.bans:ban", "Ban a net by hand."),
+    "unban": ("guard.cli.bans:unban", "End the bans of a net."),
+    "allow": ("guard.cli.lists:allow", "List, add or remove nets that are never banned."),
+    "deny": ("guard.cli.lists:deny", "List, add or remove nets that are always banned."),
+    "status": ("guard.cli.status:status", "Show how the daemon does."),
+    "check": ("guard.cli.check:check", "Check the configuration."),
 }
 _STDIN: Final = "/dev/stdin"
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -17,9 +15,6 @@ from guard.cli._policy import policy_of
 from guard.reader import NAMES, Reader, describe, redact
 from guard.sources.archive import ArchiveError
 from guard.stats import Stats
-
-SECRET = "/var/lib/mailward/secret"  # noqa: S105 - where the key is, not the key
-_SECRET_BYTES = 32
 
 
 def parse(
@@ -50,7 +45,7 @@ def parse(
     """
     policy_of(config)
     reader = Reader(_logs.clock_of(year, timezone), Stats())
-    secret = _secret()
+    secret = _logs.secret()
     read = relevant = 0
     damage = ""
     with ExitStack() as stack:
@@ -71,15 +66,6 @@ def parse(
     if damage:
         raise Failure(NOT_SO, f"{damage}; what could be read is above")
     return DONE
-
-
-def _secret() -> bytes:
-    """Return the state directory's key where it may be read, so that hashes compare; else one of this run."""
-    try:
-        key = Path(SECRET).read_bytes()
-    except OSError:
-        key = b""
-    return key if len(key) >= _SECRET_BYTES else os.urandom(_SECRET_BYTES)
 
 
 def _readings(reader: Reader, line: str, secret: bytes, unparsed: bool) -> Iterator[dict[str, Any]]:

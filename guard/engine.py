@@ -152,15 +152,18 @@ class Engine:
 
     def _source(self, ip: str, at: float) -> Source | None:
         """Return the record of a client address; None for one that is no client."""
-        source = self._tally.sources.get(ip)
-        if source is not None and source.epoch == self._bans.epoch:
-            return self._tally.find(ip, at)
-        role, net = self._bans.role(ip)
-        if role == bans.TRUSTED or role == bans.OWN:  # noqa: PLR1714
-            self.stats.ignored.add((_ROLE_NAMES[role],))
-            return None
-        source = self._tally.find(ip, at)
-        source.role, source.net, source.epoch = role, net, self._bans.epoch
+        sources = self._tally.sources
+        source = sources.get(ip)
+        if source is None or source.epoch != self._bans.epoch:
+            role, net = self._bans.role(ip)
+            if role == bans.TRUSTED or role == bans.OWN:  # noqa: PLR1714
+                self.stats.ignored.add((_ROLE_NAMES[role],))
+                return None
+            if source is None:
+                source = self._tally.add(ip, at)
+            source.role, source.net, source.epoch = role, net, self._bans.epoch
+        source.seen(at)
+        sources.touch(ip)
         return source
 
     def _attempt(self, attempt: Attempt, line: str, done: list[Action]) -> None:

@@ -31,6 +31,13 @@ class Source(Entry):
         self.protocol = ""
         self.protocols: dict[str, int] | None = None
 
+    def seen(self, at: float) -> None:
+        """Note when it was active."""
+        if at > self.last:
+            self.last = at
+        elif at < self.first:
+            self.first = at
+
     def named(self, user: str, n: int) -> None:
         """Note a user name, and `n` failures for it (0: a success; negative: taken back)."""
         if not user.islower():
@@ -108,17 +115,10 @@ class Tally:
     def __init__(self, limit: int, *, keep: bool) -> None:
         self.sources: Bounded[Source] = Bounded("source", limit * 2, _SPAN, keep=keep)
 
-    def find(self, ip: str, at: float) -> Source:
-        """Return the address's record, a new one if need be."""
-        source = self.sources.get(ip)
-        if source is None:
-            source = Source(at)
-            self.sources.put(ip, source, at)
-        elif at > source.last:
-            source.last = at
-        elif at < source.first:
-            source.first = at
-        self.sources.touch(ip)
+    def add(self, ip: str, at: float) -> Source:
+        """Return a new record for an address that has none."""
+        source = Source(at)
+        self.sources.put(ip, source, at)
         return source
 
     @property

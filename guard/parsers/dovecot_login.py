@@ -32,10 +32,8 @@ _PROTOCOLS: Final = {
 }
 _HEAD: Final = re.compile(r"\A([a-z0-9]{1,20})-login(?:\([^()]{0,255}\))?: (?:Info: )?(.*)\Z", re.ASCII | re.DOTALL)
 # The last ", rip=" is the true one; what follows it is Dovecot's own (the TLS text may hold "=" and parentheses).
-_TAIL: Final = re.compile(
-    rf"\A, rip=({ADDRESS})(?:, lip={ADDRESS})?(?:, [^<>]{{0,1000}}?)?(?:, session=<({SESSION})>)?(?:, [^<>]{{0,300}})?\Z",
-    re.ASCII,
-)
+_TAIL: Final = re.compile(rf"\A, rip=({ADDRESS})(?:, [^<>]{{0,2000}})?\Z", re.ASCII)
+_SESSION: Final = re.compile(rf"\A, session=<({SESSION})>(?:, [^<>]{{0,300}})?\Z", re.ASCII)
 _METHOD: Final = re.compile(r"\A, method=([A-Za-z0-9_-]{1,64})\Z", re.ASCII)
 _WHY: Final = re.compile(
     r"\A.*?\(([a-z][A-Za-z0-9' ]{2,80})(?:, ([0-9]{1,6}) attempts?)?(?:(?: in|, waited) ([0-9]{1,6}) secs)?\)(?: \(([a-z0-9_]{1,60})\))?\Z",
@@ -67,7 +65,16 @@ def parse(record: Record) -> AuthEvent | None:
     end = text.rfind(", rip=")
     if cut < 0 or end < cut:
         return None
-    tail = _TAIL.match(text[end:])
+    session: str | None = None
+    stop = text.rfind(", session=<")
+    if stop > end:
+        match = _SESSION.match(text[stop:])
+        if match is None:
+            return None
+        session = match[1]
+    else:
+        stop = len(text)
+    tail = _TAIL.match(text[end:stop])
     if tail is None:
         return None
     ip = addresses.read(tail[1])
@@ -83,7 +90,6 @@ def parse(record: Record) -> AuthEvent | None:
     user: str | None = text[cut + 8 : user_end]
     if user is not None:
         user = user[:-1] if user.endswith(">") else user.partition(">")[0]
-    session: str | None = tail[2]
     why = text[start:cut]
     if why == "Login" or why == "Logged in" or _PROXIED.match(why):  # noqa: PLR1714
         return AuthEvent(record, SERVICE, SUCCESS, "login", protocol=protocol, ip=ip, user=user or None, session=session, method=method)

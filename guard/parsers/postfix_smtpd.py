@@ -63,6 +63,9 @@ def parse(record: Record) -> AuthEvent | None:
     text = record.text
     if len(text) > _LONGEST:
         return None
+    if text.startswith("connect from ") and text.endswith("]"):
+        ip = addresses.read(text[text.find("[") + 1 : -1])
+        return AuthEvent(record, SERVICE, CONNECT, "connect", protocol=protocol_of(record.tag), ip=ip)
     if text.startswith("connect from "):
         return _simple(record, _CONNECT.match(text), CONNECT, "connect")
     if text.startswith("disconnect from "):

@@ -59,17 +59,22 @@ class Sogo(Entry):
 class Smtpd(Entry):
     """One connection of a smtpd process."""
 
-    __slots__ = ("counted", "ip", "ok", "socket_error")
+    __slots__ = ("counted", "ip", "ok", "serving", "socket_error")
 
     def __init__(self, ip: str) -> None:
+        self.begin(ip)
+
+    def begin(self, ip: str) -> None:
+        """Begin another connection: one process serves up to 100, one after the other."""
         self.ip = ip
         self.counted = 0
         self.ok = 0
+        self.serving = True
         self.socket_error = False
 
     def fields(self) -> tuple[str, ...]:
         """Return what is saved."""
-        return ("counted", "ip", "ok", "socket_error")
+        return ("counted", "ip", "ok", "serving", "socket_error")
 
     def worth_keeping(self, at: float) -> bool:
         """An open connection is not pushed out by others; the map is bounded all the same."""
@@ -108,20 +113,34 @@ class Host(Entry):
         self.claims: list[tuple[float, str]] = []  # (time, address) of Postfix failures without their auth line
         self.smtpd: Bounded[Smtpd] = Bounded(f"smtpd {name}", _SMTPD, _CONNECTION, keep=sessions.keep)
 
+    def connects(self, process: str, ip: str, at: float) -> None:
+        """Note that a smtpd process serves a new connection."""
+        served = self.smtpd.get(process)
+        if served is None:
+            served = Smtpd(ip)
+            self.smtpd.put(process, served, at)
+        else:
+            served.begin(ip)
+        self.smtpd.touch(process)
+
     def connection(self, process: str, ip: str, at: float) -> Smtpd:
         """Return the connection that a smtpd process serves, a new one where its `connect from` was not seen."""
         served = self.smtpd.get(process)
         if served is None:
             served = Smtpd(ip)
             self.smtpd.put(process, served, at)
+        elif not served.serving:
+            served.begin(ip)
         self.smtpd.touch(process)
         return served
 
     def hangs_up(self, process: str) -> Smtpd | None:
         """Return the connection that a smtpd process served, which is over."""
-        served = self.smtpd.peek(process)
-        if served is not None:
-            self.smtpd.discard(process)
+        served = self.smtpd.get(process)
+        if served is None or not served.serving:
+            return None
+        served.serving = False
+        self.smtpd.touch(process)
         return served
 
     def fields(self) -> tuple[str, ...]:

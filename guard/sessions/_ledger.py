@@ -13,6 +13,7 @@ from guard.stats import Stats
 _HOSTS: Final = 256
 _FREE: Final = 64
 _ALSO: Final = 16
+_SESSIONS: Final = 16
 NEVER: Final = -1e18
 CONFIRMED: Final = 900.0  # a `Connection lost` counts this long after a judged failure
 VISIBLE: Final = 600.0  # Postfix speaks for an address this long after its last line
@@ -43,7 +44,7 @@ class Pairs(Entry):
 class Client(Entry):
     """What ties the lines of several daemons about one address together (SMTP has no session id)."""
 
-    __slots__ = ("alone", "alone_host", "also", "confirmed", "pairs", "seen_at", "seen_host", "sessions")
+    __slots__ = ("alone", "alone_host", "also", "confirmed", "pairs", "seen_at", "seen_host", "session", "sessions")
 
     def __init__(self) -> None:
         self.confirmed = NEVER  # the last judged failure
@@ -53,7 +54,24 @@ class Client(Entry):
         self.pairs: Pairs | None = None
         self.alone: Session | None = None  # Dovecot's side, while Postfix shows nothing of the address
         self.alone_host = ""
-        self.sessions: list[str] | None = None  # Dovecot sessions of the address, for end lines that name none
+        self.session = ""  # the newest Dovecot session of the address, for end lines that name none
+        self.sessions: list[str] | None = None  # and those before it
+
+    def remember(self, session: str) -> None:
+        """Note a Dovecot session of the address."""
+        if self.session:
+            if self.sessions is None:
+                self.sessions = []
+            elif len(self.sessions) >= _SESSIONS:
+                self.sessions.pop(0)
+            self.sessions.append(self.session)
+        self.session = session
+
+    def known(self) -> list[str]:
+        """Return the Dovecot sessions of the address, oldest first."""
+        if not self.session:
+            return []
+        return [self.session] if self.sessions is None else [*self.sessions, self.session]
 
     def waiting(self) -> Pairs:
         """Return the times that wait for a partner."""
@@ -83,7 +101,7 @@ class Client(Entry):
 
     def fields(self) -> tuple[str, ...]:
         """Return what is saved."""
-        return ("confirmed", "seen_host", "seen_at", "also", "pairs", "alone", "alone_host", "sessions")
+        return ("confirmed", "seen_host", "seen_at", "also", "pairs", "alone", "alone_host", "session", "sessions")
 
     def dump(self) -> list[object]:
         """Return the client as JSON values."""

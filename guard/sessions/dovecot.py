@@ -19,7 +19,6 @@ _LATE: Final = 2.0  # lines of the two daemons may come this much out of order
 _CHAIN_WAIT: Final = 2.0  # a success follows its chain's refusals within milliseconds
 _BEFORE: Final = 60.0  # lines this old belong to a Postfix session that shows only now
 _SESSIONLESS: Final = 5.0
-_OF_ADDRESS: Final = 16
 _UNHELD: Final = 1024
 
 
@@ -71,13 +70,7 @@ def find(ledger: Ledger, host: Host, event: AuthEvent, key: str, ip: str) -> Ses
         ip = inside
     session = Session(ip, event.at)
     host.sessions.put(key, session, event.at)
-    client = ledger.client(ip, event.at)
-    if client.sessions is None:
-        client.sessions = [key]
-    else:
-        if len(client.sessions) >= _OF_ADDRESS:
-            client.sessions.pop(0)
-        client.sessions.append(key)
+    ledger.client(ip, event.at).remember(key)
     return session
 
 
@@ -190,7 +183,7 @@ def _of_address(host: Host, client: Client, event: AuthEvent) -> Session | None:
     """Return the open session that a line without an id speaks of: of its address, of its user if one fits."""
     since = event.at - event.seconds - _SESSIONLESS
     best: Session | None = None
-    for key in client.sessions or ():
+    for key in client.known():
         session = host.sessions.peek(key)
         if session is None or session.ended or session.success or session.last < since:
             continue

@@ -27,36 +27,34 @@ def hear(ledger: Ledger, host: Host, event: AuthEvent) -> None:
             host.connection(process, "", event.at).socket_error = True
         ledger.stats.ignored.add(("outage",))
         return
+    if witness == "disconnect":
+        _disconnect(ledger, host, event)
+        return
+    if witness == "connect" and process:
+        host.connects(process, ip or "", event.at)
     if ip is None:
-        if process and witness in ("connect", "disconnect"):
-            host.hangs_up(process)
+        return
+    if witness == "client":
+        _succeeded(ledger, host, event, ip)
         return
     client = ledger.client(ip, event.at)
     if client.alone is not None:
         dovecot.postfix_shows(ledger, host, client, event.at)
     client.seen(host.name, event.at)
-    if witness == "connect":
-        if process:
-            host.hangs_up(process)
-            host.connection(process, ip, event.at)
-    elif witness == "disconnect":
-        _disconnect(ledger, host, event, ip)
-    elif witness == "sasl" or witness == "unavailable":  # noqa: PLR1714
+    if witness == "sasl" or witness == "unavailable":  # noqa: PLR1714
         _failed(ledger, host, client, event, ip)
     elif witness == "unanswered":
         _unanswered(ledger, host, client, event, ip)
-    elif witness == "client":
-        _succeeded(ledger, host, event, ip)
 
 
-def _disconnect(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
+def _disconnect(ledger: Ledger, host: Host, event: AuthEvent) -> None:
     served = host.hangs_up(event.process) if event.process else None
     ok = event.count
     if served is not None:
         ledger.stats.session_ended("postfix", served.counted)
         ok -= served.ok
-    if ok > 0:
-        ledger.successes.append(Success(event.at, ip, None, "postfix", event.protocol, ok))
+    if ok > 0 and event.ip is not None:
+        ledger.successes.append(Success(event.at, event.ip, None, "postfix", event.protocol, ok))
 
 
 def _succeeded(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:

@@ -13,6 +13,7 @@ from guard.sources._position import FilePosition
 from guard.sources._rotation import Sibling, find, newer, siblings
 from guard.sources._tail import ReplacedError, Tail, open_log
 
+CLOCK: Final = 0.1  # seconds that a file's time may lie behind the clock: the kernel's tick, and then some
 LINE: Final = 64 * 1024  # how far back the beginning of an unfinished line is looked for
 
 
@@ -45,7 +46,10 @@ class Follow:
         self._place = Path(path)
         self._linger = linger
         self._optional = optional
-        self._copy: Sibling | None = None  # of the current file's content before its truncation
+        self._before: set[tuple[int, int]] = (
+            set()
+        )  # the rotated files there were before the current one was opened
+        self._opened = 0.0  # and when that was (seconds since the epoch)
         self._farewells: list[str] = []  # streams that are over and have no file any more
 
     def begin(self, saved: Sequence[FilePosition], from_start: bool) -> None:
@@ -84,6 +88,7 @@ class Follow:
             self.tails.append(current)
 
     def _first(self, from_start: bool) -> Tail | None:
+        self._remember()
         try:
             fd = open_log(self.path)
         except OSError as error:
@@ -107,11 +112,11 @@ class Follow:
         while True:
             changed = False
             for tail in self.tails:
-                if self._copy and tail.until is None and tail.blank() and tail.unread():
-                    self._again(tail, self._copy)
-                    changed = True
-                    break
                 try:
+                    if tail.until is None and tail.blank() and tail.unread():
+                        changed = self._again(tail)
+                        if changed:
+                            break
                     chunk = tail.read(self.name)
                 except ReplacedError:
                     self._replaced(tail)
@@ -145,6 +150,7 @@ class Follow:
                 tail.until = None
                 self.tails.sort(key=lambda t: t is tail)
                 return True
+        self._remember()
         tail = Tail(open_log(self.path), self.path)
         self.trouble = ""
         if last:
@@ -196,30 +202,39 @@ class Follow:
         place = self.tails.index(tail)
         position = tail.position
         hit = find(position, avoid=tail.identity)
+        self._remember()
         tail.restart()
         if hit is None:
             self._lose("was truncated and no copy is there: what was written since the last look is lost")
         else:
             rest = Tail(hit.fd, self.path, position.offset, identity=tail.identity)
             rest.announced = True
-            self._copy = hit.sibling if tail.blank() else None
             missed = self._open(newer(self.path, hit.sibling, hit.sibling.modified), tail, copied=True)
+            self._before.add((hit.sibling.device, hit.sibling.inode))
+            self._before.update(other.identity for other in missed)
             self.tails[place:place] = [rest, *missed]
             for earlier in (rest, *missed):
                 earlier.retire(self._linger)
 
-    def _again(self, tail: Tail, copy: Sibling) -> None:
-        """A truncated file has its first bytes: was it filled, copied and truncated once more before this look?"""
+    def _remember(self) -> None:
+        """Take note of the rotated files before the current one is opened anew."""
+        self._opened = time.time()
+        self._before = {(s.device, s.inode) for s in siblings(self.path)}
+
+    def _again(self, tail: Tail) -> bool:
+        """The empty current file has its first bytes.  True when it had others before, copied away and truncated.
+
+        Nothing of the file itself could tell; but the copy is new, and not of what stands there now.
+        """
         tail.peek()
-        self._copy = None
-        than = next(
-            (s for s in siblings(self.path) if (s.device, s.inode) == (copy.device, copy.inode)), None
-        )
-        missed = self._open(newer(self.path, than, copy.modified), tail, copied=True) if than else []
+        new = [s for s in siblings(self.path) if s.whole and (s.device, s.inode) not in self._before]
+        new = [s for s in new if s.modified > self._opened - CLOCK]  # no old archive that somebody unpacks
+        missed = self._open(new, tail, copied=True)
         for earlier in missed:
             earlier.retire(self._linger)
         place = self.tails.index(tail)
         self.tails[place:place] = missed
+        return bool(missed)
 
     def _drop(self, tail: Tail) -> None:
         self.tails.remove(tail)

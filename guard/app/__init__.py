@@ -199,7 +199,10 @@ class Daemon:
 
     async def _checkpoints(self) -> None:
         while True:
-            await asyncio.sleep(CHECKPOINT)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CHECKPOINT):
+                    await self._pipeline.fresh.wait()
+            self._pipeline.fresh.clear()
             self._view.sample()
             await self._checkpoint()
 

@@ -36,6 +36,9 @@ class Pipeline:
     def __init__(self, engine: Engine, enforce: Callable[[Sequence[Action]], None]) -> None:
         self.engine = engine
         self.queue: asyncio.Queue[Chunk] = asyncio.Queue(CHUNKS)
+        self.fresh = (
+            asyncio.Event()
+        )  # a stream has begun: until its position is saved a kill would lose its lines
         self._enforce = enforce
         self._positions: dict[str, Position | None] = {}
         self._moved: set[str] = set()  # streams whose position changed since the last checkpoint
@@ -66,6 +69,8 @@ class Pipeline:
         actions = engine.feed(stream, chunk.data, now) if chunk.data else []
         if chunk.end:
             actions += engine.finish(stream, now)
+        if stream not in self._positions:
+            self.fresh.set()
         self._positions[stream] = chunk.position
         self._moved.add(stream)
         lines = engine.stats.lines

@@ -1,0 +1,167 @@
+"""The real daemon as a process, with everything of its own in one folder, and the real commands against it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ipaddress
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from guard.control import ControlError
+from guard.control.client import ask
+
+ROOT = Path(__file__).parent.parent
+STARTS = 20.0  # seconds
+
+
+def environment() -> dict[str, str]:
+    """Return ours without what would configure a daemon, and with the checkout unless the installed package is meant."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MAILWARD_")}
+    clean["TZ"] = "UTC"
+    if not os.environ.get("MAILWARD_TEST_INSTALLED"):
+        clean["PYTHONPATH"] = str(ROOT)
+    return clean
+
+
+def mailward(*arguments: str, given: bytes = b"", **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "guard.cli", *arguments],
+        input=given, capture_output=True, env=environment() | variables, timeout=60, check=False,
+    )  # fmt: skip
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def stamp(at: float | None = None) -> str:
+    """Return a time as RFC 3164 writes it."""
+    return time.strftime("%b %e %H:%M:%S", time.gmtime(at))
+
+
+def session(ip: str, port: int = 40000) -> str:
+    """Return a session id as Dovecot 2.3 makes it: the time, the client's port and address."""
+    packed = ipaddress.ip_address(ip).packed
+    head = time.time_ns().to_bytes(8, "little")[:6] + port.to_bytes(2, "little")
+    return base64.b64encode(head + packed).decode().rstrip("=")
+
+
+def failure(ip: str, user: str = "alice@example.org", at: float | None = None, sid: str = "") -> str:
+    """Return the line of Dovecot 2.3 with auth_verbose=yes about one wrong password."""
+    return f"{stamp(at)} mx dovecot: auth: passwd-file({user},{ip},<{sid or session(ip)}>): Password mismatch"
+
+
+class Daemon:
+    """`mailward run` in `folder`; `within` is a command that runs it elsewhere, `rules` and `more` are TOML."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        within: Sequence[str] = (),
+        backend: str = "none",
+        rules: str = "",
+        more: str = "",
+    ) -> None:
+        self.folder = folder
+        self.log = folder / "mail.log"
+        self.socket = str(folder / "control.sock")
+        self.config = folder / "mailward.toml"
+        self.errors = folder / "stderr"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._within = list(within)
+        self.log.touch()
+        self.configure(
+            f'[rules.brute_force]\n{rules}\n[firewall]\nbackend = "{backend}"\n[http]\nlisten = ""\n{more}'
+        )
+
+    def configure(self, text: str) -> None:
+        """Write the configuration."""
+        self.config.write_text(
+            f'[[source]]\ntype = "file"\nname = "mail"\npath = "{self.log}"\n{text}\n'
+            f'[store]\nurl = "sqlite://{self.folder}/state/state.db"\n[control]\nsocket = "{self.socket}"\n'
+        )
+
+    def start(self) -> None:
+        """Start it and wait until it reads."""
+        with self.errors.open("ab") as errors:
+            self.process = subprocess.Popen(
+                [*self._within, sys.executable, "-P", "-m", "guard.cli", "run", "--config", str(self.config)],
+                env=environment(), stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+            )  # fmt: skip
+        self.until(lambda: self.ask("status")["ready"])
+
+    def until(self, condition: Callable[[], object], patience: float = STARTS) -> None:
+        """Wait until `condition` holds; it may fail with ControlError while the daemon starts."""
+        deadline = time.monotonic() + patience
+        while True:
+            with contextlib.suppress(ControlError):
+                if condition():
+                    return
+            assert self.process
+            assert self.process.poll() is None, f"it ended: {self.said()}"
+            assert time.monotonic() < deadline, f"not in {patience} s: {self.said()}"
+            time.sleep(0.005)
+
+    def ask(self, do: str, **more: object) -> Any:
+        """Send one request."""
+        return ask(self.socket, {"do": do, **more}, 10.0)
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command against it."""
+        return mailward(*arguments, "--config", str(self.config))
+
+    def write(self, *lines: str) -> None:
+        """Append lines to its log, in one write."""
+        with self.log.open("ab", buffering=0) as log:
+            log.write(b"".join(line.encode("utf-8", "surrogateescape") + b"\n" for line in lines))
+
+    def has_read(self, lines: int) -> None:
+        """Wait until it has read that many lines in all."""
+        self.until(lambda: self.ask("report")["lines"]["read"] >= lines)
+
+    def has_saved(self) -> None:
+        """Wait until what it has read by now is saved."""
+        time.sleep(2.2)
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        assert self.process
+        self.process.send_signal(number)
+
+    def stop(self) -> int:
+        """Stop it as systemd does; return its exit status."""
+        return self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill it on the spot."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: int) -> int:
+        assert self.process
+        self.process.send_signal(number)
+        status = self.process.wait(20)
+        self.process = None
+        return status
+
+    def said(self) -> str:
+        """Return its log."""
+        return self.errors.read_text()
+
+    def events(self) -> list[dict[str, object]]:
+        """Return its log, an object a line."""
+        return [json.loads(line) for line in self.said().splitlines() if line.startswith("{")]
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill()

@@ -54,6 +54,7 @@ class Follow:
 
     def begin(self, saved: Sequence[FilePosition], from_start: bool) -> None:
         """Go on where `saved` says.  Without it the path's file is read from its start or from now on."""
+        self._remember()
         current = None
         found: list[tuple[Sibling, Tail]] = []
         for position in saved:
@@ -88,7 +89,6 @@ class Follow:
             self.tails.append(current)
 
     def _first(self, from_start: bool) -> Tail | None:
-        self._remember()
         try:
             fd = open_log(self.path)
         except OSError as error:

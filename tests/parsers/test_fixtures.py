@@ -1,0 +1,77 @@
+"""Every parser does to its samples what fixtures/parsers says; nothing of a parser is without a sample."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from tests.parsers.samples import FIXTURES, ROOT, SAMPLES, Sample, meaning, read, record_of, without_sample
+
+PARSERS = sorted(path.stem for path in (ROOT / "guard/parsers").glob("[!_]*.py"))
+BYSTANDERS = ("192.0.2.254", "203.0.113.254")  # named in what attackers send, never clients of the captures
+MODULES = {name: importlib.import_module(f"guard.parsers.{name}") for name in PARSERS}
+
+
+def place(sample: Sample) -> str:
+    return f"{sample.parser}:{sample.number}"
+
+
+@pytest.mark.parametrize("sample", [s for s in SAMPLES if s.means is not None], ids=place)
+def test_a_line_means_what_its_fixture_says(sample):
+    assert sample.means is not None
+    found = meaning(sample.line, sample.parser)
+    assert found is not None, sample.line
+    assert {key: found[key] for key in sample.means} == sample.means
+
+
+@pytest.mark.parametrize("sample", [s for s in SAMPLES if s.means is None], ids=place)
+def test_a_foreign_line_is_left_alone(sample):
+    assert meaning(sample.line, sample.parser) is None, sample.line
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=place)
+def test_no_line_is_answered_by_two_parsers(sample):
+    answers = [name for name in PARSERS if MODULES[name].parse(record_of(sample.line)) is not None]
+    assert len(answers) <= 1, f"{answers} read {sample.line}"
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+def test_every_pattern_has_a_sample(parser, monkeypatch):
+    lines = [sample.line for sample in SAMPLES if sample.parser == parser and sample.means is not None]
+    lines += [
+        sample.line for sample in SAMPLES if sample.parser == parser and "trying the next" in sample.line
+    ]
+    assert without_sample(parser, lines, monkeypatch) == []
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+def test_a_pattern_without_a_sample_is_found(parser, monkeypatch):
+    assert without_sample(parser, [], monkeypatch)
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+def test_every_parser_has_foreign_lines_and_forged_addresses(parser):
+    own = [sample for sample in SAMPLES if sample.parser == parser]
+    assert [s for s in own if s.means is None], "no line that is not its own"
+    assert [s for s in own if s.means and any(name in s.line for name in BYSTANDERS)], "no forged address"
+
+
+def test_a_bystander_is_named_only_by_the_line_that_lives_in_sogos_quarantine():
+    blamed = [s for s in SAMPLES if s.means and s.means.get("ip") in BYSTANDERS]
+    assert [(s.parser, s.line[:26]) for s in blamed] == [("sogo", "Nov 23 12:00:00 sogod [99]")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["=> null\n", "a line\nanother line\n=> null\n", "a line\n\n=> null\n", "a line\n=> nothing\n"],
+)
+def test_a_fixture_that_is_not_in_its_own_form_is_refused(text, tmp_path):
+    path = tmp_path / "dovecot_auth.txt"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r".+"):
+        read(path)
+
+
+def test_fixtures_are_found_by_their_folder():
+    assert {path.stem for path in FIXTURES} == {sample.parser for sample in SAMPLES} == set(PARSERS)

@@ -41,12 +41,13 @@ _DEPTH: Final = 2
 class Origin:
     """Who writes lines under one head."""
 
-    __slots__ = ("family", "host", "pid", "tag", "whole")
+    __slots__ = ("family", "host", "pid", "process", "tag", "whole")
 
     def __init__(self, host: str, tag: str, pid: str, family: int, *, whole: bool = False) -> None:
         self.host = host
         self.tag = tag
         self.pid = pid
+        self.process = tag + pid if pid else ""
         self.family = family
         self.whole = whole  # the head is part of the text (Dovecot's own file)
 
@@ -115,7 +116,7 @@ class Envelope:
     def record(self, at: float) -> Record:
         """Return the record of the line opened last, stamped `at`."""
         origin = self.origin
-        return Record(at, origin.host, origin.tag, origin.pid, self.text[self.start :])
+        return Record(at, origin.host, origin.tag, origin.pid, self.text[self.start :], origin.process)
 
     def _headed(self, line: str, start: int, stamp: str) -> bool:
         end = line.find(": ", start)

@@ -78,13 +78,14 @@ class Policy(NamedTuple):
 class Record:
     """One log line without its transport: who wrote `text`, and when."""
 
-    __slots__ = ("at", "host", "pid", "tag", "text")
+    __slots__ = ("at", "host", "pid", "process", "tag", "text")
 
-    def __init__(self, at: float, host: str, tag: str, pid: str, text: str) -> None:
+    def __init__(self, at: float, host: str, tag: str, pid: str, text: str, process: str = "") -> None:
         self.at = at
         self.host = host
         self.tag = tag  # the syslog tag without the pid: "postfix/smtpd", "dovecot", "sogod"; "" where there is none
         self.pid = pid  # "" where there is none
+        self.process = process  # tag and pid, "" where there is no pid
         self.text = text
 
 
@@ -150,7 +151,7 @@ class AuthEvent:
         self.method = method
         self.source = source
         self.password = password
-        self.process = record.tag + record.pid if record.pid else ""
+        self.process = record.process
 
 
 class Attempt:

@@ -34,6 +34,12 @@ _HEAD: Final = re.compile(r"\A([a-z0-9]{1,20})-login(?:\([^()]{0,255}\))?: (?:In
 # The last ", rip=" is the true one; what follows it is Dovecot's own (the TLS text may hold "=" and parentheses).
 _TAIL: Final = re.compile(rf"\A, rip=({ADDRESS})(?:, [^<>]{{0,2000}})?\Z", re.ASCII)
 _SESSION: Final = re.compile(rf"\A, session=<({SESSION})>(?:, [^<>]{{0,300}})?\Z", re.ASCII)
+# Most successes: a user without "<" and ">" ends at the first ">", whatever else he holds.
+_PLAIN: Final = re.compile(
+    rf"\A([a-z0-9]{{1,20}})-login: (?:Info: )?(?:Login|Logged in): user=<([^<>]{{0,200}})>, method=([A-Za-z0-9_-]{{1,64}}), rip=({ADDRESS})"
+    rf"(?:, [^<>]{{0,300}})?, session=<({SESSION})>\Z",
+    re.ASCII,
+)
 _METHOD: Final = re.compile(r"\A, method=([A-Za-z0-9_-]{1,64})\Z", re.ASCII)
 _WHY: Final = re.compile(
     r"\A.*?\(([a-z][A-Za-z0-9' ]{2,80})(?:, ([0-9]{1,6}) attempts?)?(?:(?: in|, waited) ([0-9]{1,6}) secs)?\)(?: \(([a-z0-9_]{1,60})\))?\Z",
@@ -54,6 +60,15 @@ def parse(record: Record) -> AuthEvent | None:
     text = record.text
     if len(text) > _LONGEST:
         return None
+    plain = _PLAIN.match(text)
+    if plain is not None:
+        ip = addresses.read(plain[4])
+        protocol = _PROTOCOLS.get(plain[1])
+        if ip is None or protocol is None:
+            return None
+        return AuthEvent(
+            record, SERVICE, SUCCESS, "login", protocol=protocol, ip=ip, user=plain[2] or None, session=plain[5], method=plain[3]
+        )
     head = _HEAD.match(text)
     if head is None:
         return None

@@ -25,6 +25,11 @@ _LONGEST: Final = 16384
 _SASL: Final = re.compile(
     rf"\Awarning: {CLIENT}: SASL ([^ ]{{0,200}}) authentication (failed|aborted)(?:: (.*))?\Z", re.ASCII | re.DOTALL
 )
+# Most failures.
+_PLAIN: Final = re.compile(
+    rf"\Awarning: {CLIENT}: SASL ([A-Za-z0-9-]{{1,40}}) authentication failed: \(reason unavailable\), sasl_username=(.*)\Z",
+    re.ASCII | re.DOTALL,
+)
 _CONNECT: Final = re.compile(rf"\Aconnect from {CLIENT}\Z", re.ASCII)
 _DISCONNECT: Final = re.compile(rf"\Adisconnect from {CLIENT}((?: [a-z].*)?)\Z", re.ASCII)
 _AUTH: Final = re.compile(r"\A auth=([0-9]{1,9})(?:[/_][0-9]{1,9})?(?: .*)?\Z", re.ASCII)
@@ -49,8 +54,21 @@ _USERNAME: Final = ", sasl_username="
 _UNAVAILABLE: Final = "(unavailable)"
 
 
+_protocols: dict[str, str] = {}
+_TAGS: Final = 1024
+
+
 def protocol_of(tag: str) -> str:
     """Return the protocol behind a syslog tag; a custom syslog_name is taken for port 25, a cut tag is unknown."""
+    protocol = _protocols.get(tag)
+    if protocol is None:
+        if len(_protocols) >= _TAGS:
+            _protocols.clear()
+        protocol = _protocols[tag] = _protocol_of(tag)
+    return protocol
+
+
+def _protocol_of(tag: str) -> str:
     if not tag.endswith("smtpd"):
         return "unknown"
     if "submission" in tag or "smtps" in tag[:-5] or "465" in tag or "587" in tag:
@@ -71,6 +89,9 @@ def parse(record: Record) -> AuthEvent | None:
     if text.startswith("disconnect from "):
         return _disconnect(record, text)
     if text.startswith("warning: "):
+        match = _PLAIN.match(text)
+        if match is not None:
+            return _plain(record, match)
         match = _SASL.match(text)
         if match is not None:
             return _sasl(record, match)
@@ -107,6 +128,27 @@ def _disconnect(record: Record, text: str) -> AuthEvent | None:
         if auth is not None:  # auth=ok/total; "auth=2" means all of them
             event.count = int(auth[1])
     return event
+
+
+def _plain(record: Record, match: re.Match[str]) -> AuthEvent | None:
+    ip = addresses.read(match[2])
+    if ip is None:
+        return None
+    user: str | None = match[4]
+    witness = "sasl"
+    if user == _UNAVAILABLE:
+        user, witness = None, "unavailable"
+    return AuthEvent(
+        record,
+        SERVICE,
+        FAILURE,
+        witness,
+        protocol=protocol_of(record.tag),
+        ip=ip,
+        user=user,
+        reason="unspecified",
+        method=match[3].lower(),
+    )
 
 
 def _sasl(record: Record, match: re.Match[str]) -> AuthEvent | None:

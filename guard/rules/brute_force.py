@@ -8,6 +8,8 @@ from guard.bounded import Bounded
 from guard.model import Policy
 from guard.rules._window import Window
 
+_SPAN: Final = 3600.0  # a generation shorter than this would only move entries about
+
 
 class BruteForce:
     """Rule `brute_force`: one net fails `failures` times within `window`.
@@ -27,7 +29,7 @@ class BruteForce:
 
     def __init__(self, policy: Policy, *, keep: bool) -> None:
         self._policy = policy
-        self.windows: Bounded[Window] = Bounded("window", policy.max_addresses, policy.window, keep=keep)
+        self.windows: Bounded[Window] = Bounded("window", policy.max_addresses, max(_SPAN, policy.window), keep=keep)
 
     def reconfigure(self, policy: Policy) -> None:
         """Take other numbers; the windows stay."""

@@ -14,6 +14,7 @@ _HOSTS: Final = 256
 _FREE: Final = 64
 _ALSO: Final = 16
 _SESSIONS: Final = 16
+_SPAN: Final = 3600.0
 NEVER: Final = -1e18
 CONFIRMED: Final = 900.0  # a `Connection lost` counts this long after a judged failure
 VISIBLE: Final = 600.0  # Postfix speaks for an address this long after its last line
@@ -134,7 +135,7 @@ class Ledger:
         self._max_sessions = max_sessions
         self.hosts: dict[str, Host] = {}
         self.orphans: list[Host] = []  # hosts that show Postfix and no Dovecot
-        self.clients: Bounded[Client] = Bounded("client", max_clients, CONFIRMED, keep=keep)
+        self.clients: Bounded[Client] = Bounded("client", max_clients, _SPAN, keep=keep)
         self.out: list[Attempt] = []
         self.successes: list[Success] = []
         self.sogo: dict[str, Sogo] = {}  # by source

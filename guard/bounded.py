@@ -17,7 +17,9 @@ V = TypeVar("V", bound="Entry")
 class Entry:
     """What lives in a Bounded map and in the saved state: plain values under the names that `fields` lists."""
 
-    __slots__ = ()
+    __slots__ = ("turn",)
+
+    turn: int  # the map's turn at which it was touched last
 
     def fields(self) -> tuple[str, ...]:
         """Return the names of the attributes that make up the entry."""
@@ -40,13 +42,14 @@ class Entry:
 class Bounded(Generic[V]):
     """At most `limit` entries of one kind, by text key; `evicted` counts those dropped to make room."""
 
-    __slots__ = ("_limit", "_old", "_span", "_turned", "_young", "changed", "evicted", "keep", "table")
+    __slots__ = ("_limit", "_old", "_span", "_turned", "_young", "changed", "evicted", "keep", "table", "turns")
 
     def __init__(self, table: str, limit: int, span: float, *, keep: bool) -> None:
         self.table = table
         self.keep = keep  # remember what changed since the last checkpoint
         self.changed: set[str] = set()
         self.evicted = 0
+        self.turns = 0
         self._limit = max(2, limit)
         self._span = span
         self._turned = 0.0
@@ -64,7 +67,12 @@ class Bounded(Generic[V]):
             if entry is None:
                 return None
             self._young[key] = entry
+            entry.turn = self.turns
         return entry
+
+    def fresh(self, entry: Entry) -> bool:
+        """Whether an entry that somebody remembers is in the map, and young: then it needs no look-up."""
+        return entry.turn == self.turns
 
     def peek(self, key: str) -> V | None:
         """Return the entry without touching it, or None."""
@@ -78,6 +86,7 @@ class Bounded(Generic[V]):
         elif at - self._turned > self._span:
             self._turn(at, full=False)
         self._young[key] = entry
+        entry.turn = self.turns
 
     def touch(self, key: str) -> None:
         """Note that the entry under `key` changed, for the next checkpoint."""
@@ -86,12 +95,17 @@ class Bounded(Generic[V]):
 
     def discard(self, key: str) -> None:
         """Forget one entry, if it is there."""
-        if (self._young.pop(key, None) or self._old.pop(key, None)) is not None:
+        entry = self._young.pop(key, None)
+        if entry is None:
+            entry = self._old.pop(key, None)
+        if entry is not None:
+            entry.turn = -1
             self.touch(key)
 
     def restore(self, key: str, entry: V) -> None:
         """Take an entry from the saved state."""
         self._young[key] = entry
+        entry.turn = self.turns
 
     def values(self) -> list[V]:
         """Return all entries, oldest generation first."""
@@ -119,3 +133,4 @@ class Bounded(Generic[V]):
             self._old = self._young
         self._young = {}
         self._turned = at
+        self.turns += 1

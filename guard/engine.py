@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, cast
 
 from guard import addresses, bans, report
 from guard.bans import Bans
 from guard.clock import Clock
 from guard.model import CANCELLED, REFUSED, UNJUDGED, Action, Attempt, AuthEvent, Ban, Finding, Policy, Success
 from guard.reader import NAMES, Reader, describe, redact, when
+from guard.rules._window import Window
 from guard.rules.brute_force import BruteForce
 from guard.rules.login_after_failures import LoginAfterFailures
 from guard.sessions import Sessions
+from guard.sessions._ledger import Client
 from guard.state import Keeper, Row
 from guard.stats import Stats
 from guard.tally import Source, Tally
@@ -152,8 +154,7 @@ class Engine:
 
     def _source(self, ip: str, at: float) -> Source | None:
         """Return the record of a client address; None for one that is no client."""
-        sources = self._tally.sources
-        source = sources.get(ip)
+        source = self._tally.sources.get(ip)
         if source is None or source.epoch != self._bans.epoch:
             role, net = self._bans.role(ip)
             if role == bans.TRUSTED or role == bans.OWN:  # noqa: PLR1714
@@ -162,14 +163,21 @@ class Engine:
             if source is None:
                 source = self._tally.add(ip, at)
             source.role, source.net, source.epoch = role, net, self._bans.epoch
-        source.seen(at)
-        sources.touch(ip)
         return source
 
     def _attempt(self, attempt: Attempt, line: str, done: list[Action]) -> None:
-        source = self._source(attempt.ip, attempt.at)
-        if source is None:
-            return
+        client = cast("Client", attempt.client)
+        known = client.source
+        if known is None or not self._tally.sources.fresh(known):
+            known = self._source(attempt.ip, attempt.at)
+            if known is None:
+                return
+            client.source = known
+        source = cast("Source", known)
+        if source.epoch != self._bans.epoch:
+            self._source(attempt.ip, attempt.at)
+        source.seen(attempt.at)
+        self._tally.sources.touch(attempt.ip)
         stats = self.stats
         source.failed(attempt.protocol, attempt.n)
         if attempt.n > 0:
@@ -190,8 +198,11 @@ class Engine:
         if active is not None:
             self._bans.failed_again(active, attempt.at)
             return
-        window = self._brute.feed(net, attempt.at, line)
-        if window is None:
+        held = source.window
+        if held is None or not self._brute.windows.fresh(held):
+            held = source.window = self._brute.window(net, attempt.at)
+        window = cast("Window", held)
+        if not self._brute.feed(net, window, attempt.at, line):
             return
         is_open = None if attempt.open < 0 else attempt.open == 1
         ban = self._bans.impose(net, attempt.at, BruteForce.name, window.times, [redact(text) for text in window.lines], is_open)
@@ -203,9 +214,9 @@ class Engine:
         active = self._bans.covering(net, at)
         if active is None or not self._bans.take_back(active, at):
             return
-        window = self._brute.windows.peek(net)
+        window = self._brute.window(net, at)
         for time, text in zip(active.times, active.lines, strict=True):
-            window = self._brute.feed(net, time, text)
+            self._brute.feed(net, window, time, text)
         done.append(self._bans.revoke(net, max(at, self._last)))
         self.stats.unbans.add(("revoked",))
 
@@ -222,6 +233,8 @@ class Engine:
         source = self._source(success.ip, success.at)
         if source is None:
             return
+        source.seen(success.at)
+        self._tally.sources.touch(success.ip)
         source.successes += success.count
         user = success.user
         if user is None:

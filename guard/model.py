@@ -157,10 +157,10 @@ class AuthEvent:
 class Attempt:
     """One attempt counted (`n` = 1) or taken back (`n` = -1)."""
 
-    __slots__ = ("at", "ip", "n", "open", "protocol", "reason", "service", "user")
+    __slots__ = ("at", "client", "ip", "n", "open", "protocol", "reason", "service", "user")
 
     def __init__(
-        self, at: float, ip: str, user: str | None, service: str, protocol: str, reason: str, n: int, is_open: int
+        self, at: float, ip: str, user: str | None, service: str, protocol: str, reason: str, n: int, is_open: int, client: object
     ) -> None:
         self.at = at
         self.ip = ip
@@ -170,6 +170,7 @@ class Attempt:
         self.reason = reason
         self.n = n
         self.open = is_open  # 1: its session has shown no end line, 0: it has, -1: there is no session
+        self.client = client  # the ledger's book of the address, which remembers the later stages' too
 
 
 class Success:

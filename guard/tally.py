@@ -14,13 +14,14 @@ class Source(Entry):
     """One client address.  The first user and protocol cost no container of their own: most have no second."""
 
     __slots__ = (
-        "epoch", "failures", "first", "last", "net", "protocol", "protocols", "role", "successes", "user", "user_failures", "users",
+        "epoch", "failures", "first", "last", "net", "protocol", "protocols", "role", "successes", "user", "user_failures", "users", "window",
     )  # fmt: skip
 
     def __init__(self, at: float) -> None:
         self.epoch = 0  # of the lists by which `role` and `net` were found (guard/bans.py); not saved
         self.role = 0
         self.net = ""
+        self.window: Entry | None = None  # what a rule keeps of `net`: found without a look-up; not saved
         self.failures = 0
         self.successes = 0
         self.first = at

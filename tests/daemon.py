@@ -97,8 +97,9 @@ class Daemon:
             )  # fmt: skip
         self.until(lambda: self.ask("status")["ready"])
 
-    def until(self, condition: Callable[[], object], patience: float = STARTS) -> None:
+    def until(self, condition: Callable[[], object], patience: float | None = None) -> None:
         """Wait until `condition` holds; it may fail with ControlError while the daemon starts."""
+        patience = STARTS if patience is None else patience
         deadline = time.monotonic() + patience
         while True:
             with contextlib.suppress(ControlError):

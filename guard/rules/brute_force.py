@@ -35,17 +35,21 @@ class BruteForce:
         """Take other numbers; the windows stay."""
         self._policy = policy
 
-    def feed(self, net: str, at: float, line: str) -> Window | None:
-        """Enter one attempt of a net; return its window, emptied from here, when it is one too many."""
+    def window(self, net: str, at: float) -> Window:
+        """Return the window of a net, a new one if need be."""
         window = self.windows.get(net)
         if window is None:
             window = Window()
             self.windows.put(net, window, at)
+        return window
+
+    def feed(self, net: str, window: Window, at: float, line: str) -> bool:
+        """Enter one attempt of a net; whether it is one too many: then the window is the net's no more."""
         self.windows.touch(net)
-        if window.add(at, line, self._policy.window) >= self._policy.failures:
-            self.windows.discard(net)
-            return window
-        return None
+        if window.add(at, line, self._policy.window) < self._policy.failures:
+            return False
+        self.windows.discard(net)
+        return True
 
     def take_back(self, net: str, at: float) -> bool:
         """Take one attempt back; whether it was in the window."""
@@ -56,9 +60,3 @@ class BruteForce:
         if not window.times:
             self.windows.discard(net)
         return True
-
-    def put_back(self, net: str, at: float, window: Window) -> None:
-        """Give a net the window that a lifted ban had taken."""
-        self.windows.discard(net)
-        self.windows.put(net, window, at)
-        self.windows.touch(net)

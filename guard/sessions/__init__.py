@@ -76,7 +76,7 @@ class Sessions:
         if event.service == "sogo":
             sogo.hear(ledger, ledger.sogo_book(source), event)
         elif witness == "ui" and event.ip is not None:
-            ledger.count(event, event.ip, -1)
+            ledger.count(event, ledger.client(event.ip, event.at), event.ip, -1)
 
     def tick(self, at: float) -> None:
         """Let time pass: what waited for a success that did not come counts now."""

@@ -45,7 +45,7 @@ class Pairs(Entry):
 class Client(Entry):
     """What ties the lines of several daemons about one address together (SMTP has no session id)."""
 
-    __slots__ = ("alone", "alone_host", "also", "confirmed", "pairs", "seen_at", "seen_host", "session", "sessions")
+    __slots__ = ("alone", "alone_host", "also", "confirmed", "pairs", "seen_at", "seen_host", "session", "sessions", "source")
 
     def __init__(self) -> None:
         self.confirmed = NEVER  # the last judged failure
@@ -55,6 +55,7 @@ class Client(Entry):
         self.pairs: Pairs | None = None
         self.alone: Session | None = None  # Dovecot's side, while Postfix shows nothing of the address
         self.alone_host = ""
+        self.source: Entry | None = None  # what a later stage keeps of the address: found without a look-up; not saved
         self.session = ""  # the newest Dovecot session of the address, for end lines that name none
         self.sessions: list[str] | None = None  # and those before it
 
@@ -190,30 +191,33 @@ class Ledger:
         other = self.hosts.get(dovecot)
         return not postfix.has_dovecot and (other is None or not other.has_postfix)
 
-    def count(self, event: AuthEvent, ip: str, is_open: int) -> None:
+    def count(self, event: AuthEvent, client: Client, ip: str, is_open: int) -> None:
         """Report one attempt at the event's time."""
         reason = event.reason or "unspecified"
-        self.out.append(Attempt(event.at, ip, event.user, event.service, event.protocol, reason, 1, is_open))
+        self.out.append(Attempt(event.at, ip, event.user, event.service, event.protocol, reason, 1, is_open, client))
 
     def settle(self, session: Session, at: float, estimate: int, is_open: int) -> None:
         """Report the difference between the estimate and what was reported of a Dovecot session so far."""
+        if session.counted == estimate:
+            return
+        client = self.client(session.ip, at)
         if session.counted < estimate:
-            confirm(self.client(session.ip, at), at)
+            confirm(client, at)
         while session.counted < estimate:
             session.stamped(at)
-            self._report(session, at, 1, is_open)
+            self._report(session, client, at, 1, is_open)
         while session.counted > estimate:
-            self._report(session, session.unstamped(), -1, is_open)
+            self._report(session, client, session.unstamped(), -1, is_open)
 
-    def _report(self, session: Session, at: float, n: int, is_open: int) -> None:
+    def _report(self, session: Session, client: Client, at: float, n: int, is_open: int) -> None:
         self.out.append(
-            Attempt(at, session.ip, session.user, "dovecot", session.protocol, session.reason, n, is_open)
+            Attempt(at, session.ip, session.user, "dovecot", session.protocol, session.reason, n, is_open, client)
         )
 
     def take_back(self, at: float, ip: str, protocol: str) -> None:
         """Report that a Postfix failure counted at `at` was none."""
         self.stats.auth_unjudged.add(("postfix",))
-        self.out.append(Attempt(at, ip, None, "postfix", protocol, "unspecified", -1, -1))
+        self.out.append(Attempt(at, ip, None, "postfix", protocol, "unspecified", -1, -1, self.client(ip, at)))
 
 
 def confirm(client: Client, at: float) -> None:

@@ -285,7 +285,7 @@ def _smtp(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
         pairs = client.waiting()
         if pairs.lost and take(pairs.lost, event.at - 10.0):
             confirm(client, event.at)
-            ledger.count(event, ip, -1)
+            ledger.count(event, client, ip, -1)
         elif take(pairs.unpaired, event.at - _PAIRING):
             host.claims = [claim for claim in host.claims if claim[1] != ip] if host.claims else host.claims
             ledger.stats.witness_suppressed.add(("dovecot",))

@@ -82,7 +82,7 @@ def _failed(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip: st
         _outage(ledger)
         return
     confirm(client, event.at)
-    ledger.count(event, ip, 1 if served is not None else -1)
+    ledger.count(event, client, ip, 1 if served is not None else -1)
 
 
 def _paired(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip: str) -> bool:
@@ -114,7 +114,7 @@ def _unanswered(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip
             served.counted += 1
         if claimed:
             confirm(client, event.at)
-        ledger.count(event, ip, 1 if served is not None else -1)
+        ledger.count(event, client, ip, 1 if served is not None else -1)
         return
     add(pairs.lost, event.at)
     ledger.stats.auth_unjudged.add(("postfix",))

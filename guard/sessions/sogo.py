@@ -52,8 +52,9 @@ def hear(ledger: Ledger, book: Sogo, event: AuthEvent) -> None:
         return
     event.user = worker.user
     event.reason = "password_mismatch" if worker.kind.startswith("dav") else "unspecified"
-    confirm(ledger.client(event.ip, event.at), event.at)
-    ledger.count(event, event.ip, 0)
+    client = ledger.client(event.ip, event.at)
+    confirm(client, event.at)
+    ledger.count(event, client, event.ip, 0)
 
 
 def quarantined(ledger: Ledger, book: Sogo) -> None:

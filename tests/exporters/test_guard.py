@@ -1,0 +1,133 @@
+"""The metrics are an interface: their names, types and labels, from the first scrape on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from exporters import exposition, registry_of
+from exporters.guard import GuardCollector, Snapshot, SourceState
+from guard.stats import Stats
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+EMPTY = Snapshot("1.2", [SourceState("mail", True, 0.5)], {}, {}, {}, {}, True, False, 5.0, True)
+
+# As contracts.md has them: name, type, labels.
+CONTRACT = {
+    "mailward_build": ("info", {"version"}),
+    "mailward_lines": ("counter", {"source", "service"}),
+    "mailward_parse": ("counter", {"parser", "result"}),
+    "mailward_ingest_lag_seconds": ("gauge", {"source"}),
+    "mailward_auth_failures": ("counter", {"service", "protocol", "reason"}),
+    "mailward_auth_successes": ("counter", {"service", "protocol"}),
+    "mailward_auth_revoked": ("counter", {"service", "protocol"}),
+    "mailward_auth_unjudged": ("counter", {"service"}),
+    "mailward_session_attempts": ("histogram", {"service"}),
+    "mailward_unparsed": ("counter", {"service"}),
+    "mailward_witness_suppressed": ("counter", {"service"}),
+    "mailward_findings": ("counter", {"rule"}),
+    "mailward_bans": ("counter", {"rule", "family"}),
+    "mailward_unbans": ("counter", {"cause"}),
+    "mailward_bans_wanted": ("gauge", {"family"}),
+    "mailward_bans_enforced": ("gauge", {"family"}),
+    "mailward_ban_drift": ("counter", {"kind"}),
+    "mailward_dropped_packets": ("counter", {"family"}),
+    "mailward_dropped_bytes": ("counter", {"family"}),
+    "mailward_detection_seconds": ("histogram", set()),
+    "mailward_enforcement_seconds": ("histogram", set()),
+    "mailward_tracked": ("gauge", {"kind"}),
+    "mailward_evicted": ("counter", {"kind"}),
+    "mailward_ignored": ("counter", {"reason"}),
+    "mailward_source_up": ("gauge", {"source"}),
+    "mailward_store_up": ("gauge", set()),
+    "mailward_firewall_up": ("gauge", set()),
+    "mailward_reload_timestamp_seconds": ("gauge", set()),
+    "mailward_reload_success": ("gauge", set()),
+}
+
+
+def scraped(stats: Stats, snapshot: Snapshot = EMPTY) -> dict[str, Any]:
+    body, kind = exposition(registry_of(GuardCollector(stats, lambda: snapshot)), OPENMETRICS)
+    assert kind.startswith("application/openmetrics-text")
+    return {family.name: family for family in text_string_to_metric_families(body.decode())}  # type: ignore[no-untyped-call]
+
+
+def values(family) -> dict[tuple[str, ...], float]:
+    return {tuple(sample.labels.values()): sample.value for sample in family.samples}
+
+
+def counted() -> Stats:
+    stats = Stats()
+    stats.lines.add(("mail", "all"), 7)
+    stats.parse.add(("dovecot_auth", "ok"), 3)
+    stats.auth_failures.add(("dovecot", "imap", "unknown_user"), 2)
+    stats.session_ended("dovecot", 3)
+    stats.session_ended("dovecot", 1000)
+    stats.detection_seconds.observe(0.003)
+    return stats
+
+
+def test_the_metrics_are_exactly_those_of_the_contract():
+    families = scraped(counted())
+    assert {
+        name: (family.type, set().union(*(sample.labels for sample in family.samples)) - {"le"})
+        for name, family in families.items()
+    } == CONTRACT
+
+
+def test_nothing_says_when_a_series_was_created():
+    body, _ = exposition(registry_of(GuardCollector(counted(), lambda: EMPTY)), OPENMETRICS)
+    assert b"_created" not in body
+
+
+def test_a_histogram_is_cumulative_and_whole():
+    samples = {
+        (s.name.rpartition("_")[2], s.labels.get("le")): s.value
+        for s in scraped(counted())["mailward_session_attempts"].samples
+    }
+    assert samples["bucket", "2.0"] == 0
+    assert samples["bucket", "3.0"] == 1
+    assert samples["bucket", "100.0"] == 1
+    assert samples["bucket", "+Inf"] == 2
+    assert samples["count", None] == 2
+    assert samples["sum", None] == 1003
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("mailward_unbans", ("revoked",)),
+        ("mailward_ban_drift", ("timeout",)),
+        ("mailward_ignored", ("anomaly",)),
+        ("mailward_evicted", ("session",)),
+        ("mailward_auth_unjudged", ("postfix",)),
+    ],
+)
+def test_a_small_closed_set_is_there_from_the_start(name, labels):
+    assert values(scraped(Stats())[name])[labels] == 0
+
+
+def test_a_series_stands_there_once():
+    stats = counted()
+    stats.unbans.add(("expired",), 4)
+    family = scraped(stats)["mailward_unbans"]
+    assert len(values(family)) == len(family.samples)
+    assert values(family)["expired",] == 4
+
+
+def test_gauges_say_what_is_so_now():
+    snapshot = EMPTY._replace(wanted={"ipv4": 3}, drops={"ipv6": (7, 420)}, tracked={"session": 9})
+    families = scraped(Stats(), snapshot)
+    assert values(families["mailward_bans_wanted"]) == {("ipv4",): 3, ("ipv6",): 0}
+    assert values(families["mailward_dropped_bytes"]) == {("ipv4",): 0, ("ipv6",): 420}
+    assert values(families["mailward_tracked"])["session",] == 9
+    assert values(families["mailward_firewall_up"]) == {(): 0}
+
+
+def test_who_does_not_ask_for_openmetrics_gets_the_text_format():
+    body, kind = exposition(registry_of(GuardCollector(counted(), lambda: EMPTY)), "")
+    assert kind.startswith("text/plain; version=0.0.4")
+    assert b"mailward_lines_total" in body
+    assert b"# EOF" not in body

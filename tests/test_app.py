@@ -1,0 +1,268 @@
+"""The daemon from outside: how it begins, what it refuses, what it says, how it ends.  It enforces nothing here."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.daemon import Daemon, failure, mailward, session, stamp
+
+GUESSER = "198.51.100.7"
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    with Daemon(tmp_path) as daemon:
+        yield daemon
+
+
+def events(daemon: Daemon, name: str) -> list[dict[str, object]]:
+    return [event for event in daemon.events() if event["event"] == name]
+
+
+def get(port: int, path: str, **headers: str) -> tuple[int, str | None, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers["Content-Type"], answer.read().decode()
+    finally:
+        connection.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_it_says_loudly_that_it_only_observes(daemon):
+    assert any("NOBODY IS BANNED" in str(event["event"]) for event in daemon.events())
+    assert daemon.ask("status")["firewall"]["up"] is False
+
+
+def test_a_ban_is_logged_with_its_numbers_and_shown_as_not_enforced(daemon):
+    sid = session(GUESSER)
+    daemon.write(*(failure(GUESSER, sid=sid) for _ in range(5)))
+    daemon.has_read(5)
+    [ban] = daemon.ask("bans")["bans"]
+    assert (ban["net"], ban["failures"], ban["seconds"], ban["enforced"]) == (f"{GUESSER}/32", 5, 3600, False)
+    [event] = events(daemon, "ban")
+    assert event | {"net": f"{GUESSER}/32", "rule": "brute_force", "failures": 5, "level": "warning"} == event
+
+
+def test_a_login_after_failures_is_the_most_urgent_news(daemon):
+    sid = session(GUESSER)
+    login = f"user=<alice@example.org>, method=PLAIN, rip={GUESSER}, lip=198.18.0.1, mpid=1, TLS, session=<{session(GUESSER, 999)}>"
+    end = f"user=<alice@example.org>, method=PLAIN, rip={GUESSER}, lip=198.18.0.1, TLS, session=<{sid}>"
+    daemon.write(
+        *(failure(GUESSER, sid=sid) for _ in range(4)),
+        f"{stamp()} mx dovecot: imap-login: Disconnected: Connection closed (auth failed, 4 attempts in 9 secs): {end}",
+        f"{stamp()} mx dovecot: imap-login: Login: {login}",
+    )
+    daemon.has_read(6)
+    daemon.until(lambda: events(daemon, "finding"))
+    [event] = events(daemon, "finding")
+    assert (
+        event | {"level": "error", "rule": "login_after_failures", "ip": GUESSER, "user": "alice@example.org"}
+        == event
+    )
+
+
+def test_an_outage_of_the_password_database_is_told_once(daemon):
+    pid = "mx postfix/smtpd[77]:"
+    for _ in range(3):
+        daemon.write(
+            f"{stamp()} {pid} connect from unknown[{GUESSER}]",
+            f"{stamp()} {pid} warning: SASL: Connect to private/auth failed: Connection refused",
+            f"{stamp()} {pid} warning: unknown[{GUESSER}]: SASL LOGIN authentication failed: (reason unavailable), sasl_username=(unavailable)",
+        )
+    daemon.has_read(9)
+    daemon.until(lambda: [e for e in daemon.events() if "password database fails" in str(e["event"])])
+    time.sleep(0.6)
+    assert len([e for e in daemon.events() if "password database fails" in str(e["event"])]) == 1
+    assert daemon.ask("report")["failures"]["total"] == 0
+
+
+def test_two_daemons_never_share_a_state(daemon):
+    second = daemon.command("run")
+    assert second.returncode == 3
+    assert "another mailward uses this state" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_two_daemons_never_share_a_socket(daemon, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = Daemon(tmp_path / "other")
+    other.config.write_text(other.config.read_text().replace(other.socket, daemon.socket))
+    second = other.command("run")
+    assert second.returncode == 3
+    assert "already running" in second.stderr
+    assert daemon.ask("status")["ready"]
+
+
+def test_a_socket_that_a_killed_daemon_left_is_no_obstacle(daemon):
+    daemon.kill()
+    assert Path(daemon.socket).exists()
+    daemon.start()
+
+
+def test_without_the_right_it_refuses_and_names_the_capability(tmp_path):
+    daemon = Daemon(tmp_path, backend="nftables")
+    lesser = [] if os.geteuid() else ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
+    command = mailward("check", "--config", str(daemon.config)).args
+    done = subprocess.run(
+        [*lesser, *command[:4], "run", *command[5:]], capture_output=True, text=True, timeout=30, check=False,
+        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "CAP_NET_ADMIN is missing" in done.stderr
+    assert 'firewall.backend = "none"' in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[firewall]\nbackend = "iptables"', "not in this release"),
+        ("[rules.brute_force]\nfailures = 0\nwindow = 5\nbogus = 1", "bogus"),
+        ('[http]\nlisten = "203.0.113.1:1"', "203.0.113.1:1"),
+    ],
+)
+def test_what_it_cannot_run_with_it_refuses_in_one_line(tmp_path, text, expected):
+    daemon = Daemon(tmp_path)
+    daemon.configure(text if "firewall" in text else '[firewall]\nbackend = "none"\n' + text)
+    done = daemon.command("run")
+    assert done.returncode == (3 if "listen" in text else 2)
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_systemd_is_told(tmp_path):
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(path)
+        systemd.settimeout(20)
+        within = ("env", f"NOTIFY_SOCKET={path}", "WATCHDOG_USEC=200000")
+        with Daemon(tmp_path, within=within) as daemon:
+            said: list[str] = []
+            while not {"READY=1", "WATCHDOG=1"} <= set(said):
+                said += systemd.recv(1000).decode().splitlines()
+            assert daemon.stop() == 0
+        while "STOPPING=1" not in said:
+            said += systemd.recv(1000).decode().splitlines()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_cleanly_and_takes_its_socket_away(daemon, number):
+    daemon.write(failure(GUESSER))
+    daemon.has_read(1)
+    daemon.signal(number)
+    assert daemon.process.wait(20) == 0
+    assert not Path(daemon.socket).exists()
+    assert "Traceback" not in daemon.said()
+    daemon.start()
+    assert daemon.ask("report")["failures"]["total"] == 1
+
+
+def test_an_unfinished_line_counts_once_across_a_restart(daemon):
+    line = failure(GUESSER) + "\n"
+    with daemon.log.open("a") as log:
+        log.write(failure(GUESSER) + "\n" + line[:40])
+        log.flush()
+        daemon.has_read(1)
+        daemon.stop()
+        daemon.start()
+        log.write(line[40:])
+    daemon.has_read(2)
+    assert daemon.ask("report")["failures"]["total"] == 2
+
+
+def test_a_log_that_is_not_there_is_in_trouble_until_it_is(tmp_path):
+    port = free_port()
+    daemon = Daemon(tmp_path)
+    daemon.log.unlink()
+    daemon.configure(f'[firewall]\nbackend = "none"\n[http]\nlisten = "127.0.0.1:{port}"')
+    with pytest.raises(AssertionError, match="not in"):
+        start_impatiently(daemon)
+    status, kind, body = get(port, "/readyz")
+    assert (status, kind) == (503, "application/json")
+    assert json.loads(body)["sources"][0]["up"] is False
+    daemon.log.touch()
+    daemon.until(lambda: daemon.ask("status")["ready"])
+    assert get(port, "/readyz")[0] == 200
+    assert get(port, "/healthz")[:1] == (200,)
+    status, kind, body = get(port, "/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert status == 200
+    assert kind is not None
+    assert "openmetrics" in kind
+    assert body.endswith("# EOF\n")
+    assert 'mailward_source_up{source="mail"} 1.0' in body
+    daemon.kill()
+
+
+def start_impatiently(daemon: Daemon) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.daemon.STARTS", 3.0)
+        daemon.start()
+
+
+def test_standard_input_to_its_end_then_it_stops(tmp_path):
+    daemon = Daemon(tmp_path)
+    text = (
+        daemon.config.read_text()
+        .replace('type = "file"', 'type = "stdin"')
+        .replace(f'path = "{daemon.log}"\n', "")
+    )
+    daemon.config.write_text(text.replace('listen = ""', 'listen = ""\n[log]\nformat = "json"'))
+    lines = "".join(failure(GUESSER, sid="") + "\n" for _ in range(5))
+    done = mailward("run", "--config", str(daemon.config), given=lines.encode())
+    assert done.returncode == 0, done.stderr
+    said = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [event["net"] for event in said if event["event"] == "ban"] == [f"{GUESSER}/32"]
+
+
+def test_a_damaged_state_is_set_aside_and_told(daemon):
+    daemon.stop()
+    (daemon.folder / "state/state.db").write_bytes(b"not a database at all" * 100)
+    for name in ("state.db-wal", "state.db-shm"):
+        (daemon.folder / "state" / name).unlink(missing_ok=True)
+    daemon.start()
+    [event] = events(daemon, "the state was damaged")
+    assert "set aside" in str(event["reason"])
+
+
+def test_a_reason_given_by_hand_outlives_a_restart(daemon):
+    daemon.ask("ban", net=GUESSER, seconds=600, reason="guesses\x1b[2J at night")
+    daemon.stop()
+    daemon.start()
+    [ban] = daemon.ask("bans")["bans"]
+    assert ban["reason"] == "guesses\\x1b[2J at night"
+    assert ban["rule"] == "manual"
+
+
+def test_a_reload_changes_the_rules_at_once(daemon):
+    daemon.configure('[rules.brute_force]\nfailures = 2\n[firewall]\nbackend = "none"\n[http]\nlisten = ""')
+    daemon.signal(signal.SIGHUP)
+    daemon.until(lambda: events(daemon, "the configuration is taken"))
+    sid = session(GUESSER)
+    daemon.write(failure(GUESSER, sid=sid), failure(GUESSER, sid=sid))
+    daemon.until(lambda: daemon.ask("bans")["bans"])
+
+
+def test_a_reload_with_a_mistake_keeps_the_old_rules(daemon):
+    good = daemon.config.read_text()
+    daemon.config.write_text(good + "[rules\n")
+    daemon.signal(signal.SIGHUP)
+    daemon.until(lambda: not daemon.ask("status")["configuration"]["ok"])
+    daemon.config.write_text(good)
+    daemon.signal(signal.SIGHUP)
+    daemon.until(lambda: daemon.ask("status")["configuration"]["ok"])

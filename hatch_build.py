@@ -41,6 +41,7 @@ CORE = (
     "guard/bans.py",
     "guard/report.py",
     "guard/state.py",
+    "guard/judge.py",
     "guard/engine.py",
 )
 

@@ -40,7 +40,9 @@ def session(rng: random.Random, ip: str) -> str:
 def attack(rng: random.Random, ip: str, user: str, pid: int) -> list[str]:
     """Return the failure lines of one guesser, and what surrounds them."""
     if rng.random() < 0.5:  # noqa: PLR2004
-        return [f"postfix/submission/smtpd[{pid}]: warning: unknown[{ip}]: SASL LOGIN authentication failed: (reason unavailable), sasl_username={user}"]
+        return [
+            f"postfix/submission/smtpd[{pid}]: warning: unknown[{ip}]: SASL LOGIN authentication failed: (reason unavailable), sasl_username={user}"
+        ]
     return [f"dovecot: auth: passwd-file({user},{ip},<{session(rng, ip)}>): Password mismatch"]
 
 

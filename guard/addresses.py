@@ -27,11 +27,7 @@ def read(text: str) -> str | None:
     known = _read.get(text, "")
     if known != "":
         return known
-    address: str | None
-    if _IPV4.match(text):
-        address = text
-    else:
-        address = _read_slowly(text)
+    address = text if _IPV4.match(text) else _read_slowly(text)
     if len(_read) >= _CACHE:
         _read.clear()
     _read[text] = address
@@ -42,7 +38,7 @@ def _read_slowly(text: str) -> str | None:
     value = _number6(text)
     if value >= 0:
         return text6(value) if value >> 32 != _MAPPED else _text4(value & 0xFFFFFFFF)
-    if len(text) > 45 or "%" in text or not text.isascii():  # noqa: PLR2004 - the longest textual IPv6 address
+    if len(text) > 45 or "%" in text or not text.isascii():
         return None
     try:
         address = ipaddress.ip_address(text)
@@ -67,12 +63,12 @@ def _number6(text: str) -> int:
         return -1
     value = 0
     for group in before:
-        if not 0 < len(group) <= 4 or not _HEX.match(group):  # noqa: PLR2004
+        if not 0 < len(group) <= 4 or not _HEX.match(group):
             return -1
         value = value << 16 | int(group, 16)
     value <<= 16 * missing
     for group in after:
-        if not 0 < len(group) <= 4 or not _HEX.match(group):  # noqa: PLR2004
+        if not 0 < len(group) <= 4 or not _HEX.match(group):
             return -1
         value = value << 16 | int(group, 16)
     return value
@@ -88,7 +84,7 @@ def text6(value: int) -> str:
         run = run + 1 if groups[i] == 0 else 0
         if run > length:
             best, length = i + 1 - run, run
-    if length < 2:  # noqa: PLR2004
+    if length < 2:
         return ":".join([f"{group:x}" for group in groups])
     before = ":".join([f"{group:x}" for group in groups[:best]])
     after = ":".join([f"{group:x}" for group in groups[best + length :]])
@@ -98,10 +94,10 @@ def text6(value: int) -> str:
 def widen(address: str, prefix4: int, prefix6: int) -> str:
     """Return the net of the given width that holds the canonical `address`, as canonical CIDR."""
     if ":" not in address:
-        if prefix4 == 32:  # noqa: PLR2004
+        if prefix4 == 32:
             return address + "/32"
         return str(ipaddress.ip_network(f"{address}/{prefix4}", strict=False))
-    if prefix6 == 128:  # noqa: PLR2004
+    if prefix6 == 128:
         return address + "/128"
     shift = 128 - prefix6
     return f"{text6(number(address) >> shift << shift)}/{prefix6}"
@@ -115,7 +111,7 @@ def family(net: str) -> str:
 def network(text: str) -> str:
     """Return `text` (an address or a net, host bits allowed) as canonical CIDR; ValueError says what is wrong."""
     net = ipaddress.ip_network(text.strip(), strict=False)
-    if isinstance(net, ipaddress.IPv6Network) and net.prefixlen >= 96:  # noqa: PLR2004
+    if isinstance(net, ipaddress.IPv6Network) and net.prefixlen >= 96:
         mapped = net.network_address.ipv4_mapped
         if mapped is not None:
             return f"{mapped}/{net.prefixlen - 96}"
@@ -147,9 +143,9 @@ class NetSet:
             net = ipaddress.ip_network(text, strict=False)
             start, width = int(net.network_address), net.prefixlen
             widths.setdefault((net.version, width), set()).add(start >> (net.max_prefixlen - width))
-            (self._starts4 if net.version == 4 else self._starts6).append(start)  # noqa: PLR2004
+            (self._starts4 if net.version == 4 else self._starts6).append(start)
         for (version, width), starts in sorted(widths.items()):
-            (self._widths4 if version == 4 else self._widths6).append((width, starts))  # noqa: PLR2004
+            (self._widths4 if version == 4 else self._widths6).append((width, starts))
         self._starts4.sort()
         self._starts6.sort()
 
@@ -165,7 +161,7 @@ class NetSet:
             return False
         what = ipaddress.ip_network(net, strict=False)
         value, bits = int(what.network_address), what.max_prefixlen
-        return self._within(self._widths4 if bits == 32 else self._widths6, bits, value, what.prefixlen)  # noqa: PLR2004
+        return self._within(self._widths4 if bits == 32 else self._widths6, bits, value, what.prefixlen)
 
     def touches(self, net: str) -> bool:
         """Whether `net` and one of the nets have an address in common."""
@@ -189,10 +185,7 @@ class NetSet:
 
     @staticmethod
     def _within(widths: list[tuple[int, set[int]]], bits: int, value: int, prefix: int) -> bool:
-        for width, starts in widths:
-            if width <= prefix and (value >> (bits - width)) in starts:
-                return True
-        return False
+        return any(width <= prefix and (value >> (bits - width)) in starts for width, starts in widths)
 
 
 def of_session(session: str) -> str | None:
@@ -202,10 +195,10 @@ def of_session(session: str) -> str | None:
     bytes of time, 2 bytes of client port (little endian) and 4 or 16 bytes of client address.
     """
     try:
-        if len(session) == 16:  # noqa: PLR2004
+        if len(session) == 16:
             raw = a2b_base64(session)
             return f"{raw[8]}.{raw[9]}.{raw[10]}.{raw[11]}"
-        if len(session) == 32:  # noqa: PLR2004
+        if len(session) == 32:
             raw = a2b_base64(session)
             value = int.from_bytes(raw[8:24], "big")
             return text6(value) if value >> 32 != _MAPPED else _text4(value & 0xFFFFFFFF)

@@ -82,13 +82,28 @@ class Offender(Entry):
 class Bans:
     """Decides; enforces nothing."""
 
-    __slots__ = ("_allowed", "_ends", "_own", "_policy", "_roles", "_trusted", "_wide", "active", "changed", "epoch", "history", "offenders")
+    __slots__ = (
+        "_allowed",
+        "_ends",
+        "_own",
+        "_policy",
+        "_roles",
+        "_trusted",
+        "_wide",
+        "active",
+        "changed",
+        "epoch",
+        "history",
+        "offenders",
+    )
 
     def __init__(self, policy: Policy, *, keep: bool) -> None:
         self.active: dict[str, Active] = {}
         self.changed: set[str] = set()
         self.history: list[Ban] = []
-        self.offenders: Bounded[Offender] = Bounded("offender", policy.max_addresses, policy.forget, keep=keep)
+        self.offenders: Bounded[Offender] = Bounded(
+            "offender", policy.max_addresses, policy.forget, keep=keep
+        )
         self._ends: list[tuple[float, str]] = []
         self._wide = addresses.NetSet()
         self.epoch = 0  # of the lists: what was found of an address under an older one is void
@@ -173,7 +188,9 @@ class Bans:
             self.history.append(ban)
 
     def _widen(self) -> None:
-        self._wide = addresses.NetSet(tuple(n for n, a in self.active.items() if a.ban.rule in ("manual", "deny")))
+        self._wide = addresses.NetSet(
+            tuple(n for n, a in self.active.items() if a.ban.rule in ("manual", "deny"))
+        )
 
     def failed_again(self, active: Active, at: float) -> None:
         """Note a failure of a banned net: it neither extends nor escalates the ban, but it may carry it."""

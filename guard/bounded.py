@@ -42,7 +42,18 @@ class Entry:
 class Bounded(Generic[V]):
     """At most `limit` entries of one kind, by text key; `evicted` counts those dropped to make room."""
 
-    __slots__ = ("_limit", "_old", "_span", "_turned", "_young", "changed", "evicted", "keep", "table", "turns")
+    __slots__ = (
+        "_limit",
+        "_old",
+        "_span",
+        "_turned",
+        "_young",
+        "changed",
+        "evicted",
+        "keep",
+        "table",
+        "turns",
+    )
 
     def __init__(self, table: str, limit: int, span: float, *, keep: bool) -> None:
         self.table = table

@@ -21,7 +21,9 @@ class Clock:
 
     __slots__ = ("_at", "_cache", "_last", "_live", "_now", "_stamp", "_year", "_zone")
 
-    def __init__(self, *, year: int | None = None, zone: tzinfo = UTC, now: float, live: bool = False) -> None:
+    def __init__(
+        self, *, year: int | None = None, zone: tzinfo = UTC, now: float, live: bool = False
+    ) -> None:
         self._year = year
         self._zone = zone
         self._now = now
@@ -59,7 +61,7 @@ class Clock:
             fraction = float("0." + stamp[20:end])
         key = stamp[:19] + stamp[end:]
         at = self._cache.get(key, -2.0)
-        if at == -2.0:  # noqa: PLR2004
+        if at == -2.0:
             try:
                 when = datetime.fromisoformat(key)
                 at = (when if when.tzinfo else when.replace(tzinfo=self._zone)).timestamp()
@@ -80,7 +82,7 @@ class Clock:
         if self._year is not None:
             return self._in_given_year(month, day, hour, rest)
         base = self._cache.get(stamp[:9], -2.0)
-        if base == -2.0:  # noqa: PLR2004
+        if base == -2.0:
             base = self._guess(month, day, hour)
             if len(self._cache) >= _CACHE:
                 self._cache.clear()

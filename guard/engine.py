@@ -2,59 +2,42 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from typing import Final, cast
+from typing import Final
 
-from guard import addresses, bans, report
-from guard.bans import Bans
+from guard import report
 from guard.clock import Clock
-from guard.model import CANCELLED, REFUSED, UNJUDGED, Action, Attempt, AuthEvent, Ban, Finding, Policy, Success
+from guard.judge import Judge
+from guard.model import CANCELLED, REFUSED, UNJUDGED, Action, AuthEvent, Finding, Policy
 from guard.reader import NAMES, Reader, describe, redact, when
-from guard.rules._window import Window
-from guard.rules.brute_force import BruteForce
-from guard.rules.login_after_failures import LoginAfterFailures
 from guard.sessions import Sessions
-from guard.sessions._ledger import Client
 from guard.state import Keeper, Row
 from guard.stats import Stats
-from guard.tally import Source, Tally
 
-_LONGEST: Final = 1 << 20  # bytes of a line; the rest of a longer one is dropped
-_FINDINGS: Final = 10_000
-_ROLE_NAMES: Final = ("client", "trusted", "own", "allowed")
+_NOTED: Final = frozenset((REFUSED, CANCELLED, UNJUDGED))
+_LONGEST: Final = 1 << 20  # bytes of a line; a longer one is dropped
 
 
-class Engine:
+class Engine(Judge):
     """The guard without the world: no clock, no socket, no log call."""
 
     __slots__ = (
-        "_allow", "_bans", "_brute", "_deny", "_findings", "_first", "_halves", "_keeper", "_kinds", "_last", "_logins",
-        "_now", "_oversize", "_policy", "_reader", "_relevant", "_sessions", "_tally", "findings", "lines_read", "stats", "unparsed",
+        "_first", "_halves", "_keeper", "_kinds", "_last", "_oversize", "_reader", "_relevant", "_sessions", "lines_read", "unparsed",
     )  # fmt: skip
 
     def __init__(self, policy: Policy, *, clock: Clock, keep: bool = False) -> None:
-        self.stats = Stats()
-        self._policy = policy
+        """`keep`: remember what changed, for `changes`."""
+        super().__init__(policy, Stats(), keep=keep)
         self._reader = Reader(clock, self.stats)
         self._sessions = Sessions(
             self.stats, max_sessions=policy.max_sessions, max_clients=policy.max_addresses, keep=keep
         )
-        self._tally = Tally(policy.max_addresses, keep=keep)
-        self._brute = BruteForce(policy, keep=keep)
-        self._logins = LoginAfterFailures(policy)
-        self._bans = Bans(policy, keep=keep)
         self._keeper = Keeper(self._sessions, self._tally, self._brute, self._bans, self.stats)
-        self._allow: set[str] = set()  # added by hand
-        self._deny: set[str] = set()
-        self._halves: dict[str, bytes] = {}
-        self._oversize: set[str] = set()
+        self._halves: dict[str, bytes] = {}  # by source: the unfinished line
+        self._oversize: dict[str, int] = {}  # by source: bytes dropped of a line that is too long
         self._kinds: dict[str, int] = {}
-        self._findings: list[Finding] = []
-        self.findings: list[Finding] = []
         self._first = -1.0
         self._last = -1.0
-        self._now = -1.0
         self._relevant = 0
         self.lines_read = 0
         self.unparsed = 0
@@ -67,33 +50,34 @@ class Engine:
         if source in self._oversize:
             cut = data.find(b"\n")
             if cut < 0:
+                self._oversize[source] += len(data)
                 return []
-            self._oversize.discard(source)
+            del self._oversize[source]
             data = data[cut + 1 :]
         elif half:
             data = half + data
         end = data.rfind(b"\n") + 1
-        if end < len(data):
-            if len(data) - end > _LONGEST:
-                self.stats.ignored.add(("anomaly",))
-                self._oversize.add(source)
-            else:
-                self._halves[source] = data[end:]
+        left = len(data) - end
+        if left > _LONGEST:
+            self.stats.ignored.add(("anomaly",))
+            self._oversize[source] = left
+        elif left:
+            self._halves[source] = data[end:]
         return self._lines(source, data[:end], -1.0 if now is None else now)
 
     def pending(self, source: str) -> int:
-        """Return how many bytes of an unfinished line are held."""
-        return len(self._halves.get(source, b""))
+        """Return how many bytes of an unfinished line were taken: a saved position stands that much before them."""
+        return len(self._halves.get(source, b"")) + self._oversize.get(source, 0)
 
     def drop(self, source: str) -> None:
         """Forget the unfinished line: its file was truncated or taken away."""
         self._halves.pop(source, None)
-        self._oversize.discard(source)
+        self._oversize.pop(source, None)
 
     def finish(self, source: str, now: float | None = None) -> list[Action]:
         """Take the end of the stream: an unfinished last line is a line."""
         half = self._halves.pop(source, b"")
-        self._oversize.discard(source)
+        self._oversize.pop(source, None)
         return self._lines(source, half, -1.0 if now is None else now) if half else []
 
     def _lines(self, source: str, data: bytes, now: float) -> list[Action]:
@@ -102,7 +86,7 @@ class Engine:
             return done
         reader = self._reader
         if now >= 0:
-            self._now = now
+            self.newest = max(self.newest, now)
             reader.clock.advance(now)
         lines = data.decode("utf-8", "surrogateescape").split("\n")
         if not lines[-1]:
@@ -128,8 +112,9 @@ class Engine:
             self._first = at
         if at > self._last:
             self._last = at
+            self.newest = max(self.newest, at)
         kind = event.kind
-        if kind == REFUSED or kind == CANCELLED or kind == UNJUDGED:  # noqa: PLR1714
+        if kind in _NOTED:
             self._kinds[kind] = self._kinds.get(kind, 0) + 1
         self._sessions.feed(event, source)
         ledger = self._sessions.ledger
@@ -141,129 +126,27 @@ class Engine:
         if "given password: " in line:  # it is kept with the windows and saved: never with the password
             line = redact(line)
         for ip, reason, protocol, n in ledger.moves:
-            self._move(ip, reason, protocol, n)
+            self.move(ip, reason, protocol, n)
         ledger.moves.clear()
         for attempt in ledger.out:
-            self._attempt(attempt, line, done)
+            self.attempt(attempt, line, done)
         ledger.out.clear()
         for success in ledger.successes:
-            self._success(success)
+            self.success(success)
         ledger.successes.clear()
-
-    # -- what was counted ------------------------------------------------------------------------------------------
-
-    def _source(self, ip: str, at: float) -> Source | None:
-        """Return the record of a client address; None for one that is no client."""
-        source = self._tally.sources.get(ip)
-        if source is None or source.epoch != self._bans.epoch:
-            role, net = self._bans.role(ip)
-            if role == bans.TRUSTED or role == bans.OWN:  # noqa: PLR1714
-                self.stats.ignored.add((_ROLE_NAMES[role],))
-                return None
-            if source is None:
-                source = self._tally.add(ip, at)
-            source.role, source.net, source.epoch = role, net, self._bans.epoch
-        return source
-
-    def _attempt(self, attempt: Attempt, line: str, done: list[Action]) -> None:
-        client = cast("Client", attempt.client)
-        known = client.source
-        if known is None or not self._tally.sources.fresh(known):
-            known = self._source(attempt.ip, attempt.at)
-            if known is None:
-                return
-            client.source = known
-        source = cast("Source", known)
-        if source.epoch != self._bans.epoch:
-            self._source(attempt.ip, attempt.at)
-        source.seen(attempt.at)
-        self._tally.sources.touch(attempt.ip)
-        stats = self.stats
-        source.failed(attempt.protocol, attempt.n)
-        if attempt.n > 0:
-            stats.auth_failures.add((attempt.service, attempt.protocol, attempt.reason))
-        else:
-            stats.auth_revoked.add((attempt.service, attempt.protocol))
-        if attempt.user is not None:
-            source.named(attempt.user, attempt.n)
-        if source.role == bans.ALLOWED:
-            stats.ignored.add(("allowed",))
-            return
-        net = source.net
-        active = self._bans.covering(net, attempt.at)
-        if attempt.n < 0:
-            if not self._brute.take_back(net, attempt.at) and active is not None:
-                self._take_back(net, attempt.at, done)
-            return
-        if active is not None:
-            self._bans.failed_again(active, attempt.at)
-            return
-        held = source.window
-        if held is None or not self._brute.windows.fresh(held):
-            held = source.window = self._brute.window(net, attempt.at)
-        window = cast("Window", held)
-        if not self._brute.feed(net, window, attempt.at, line):
-            return
-        is_open = None if attempt.open < 0 else attempt.open == 1
-        ban = self._bans.impose(net, attempt.at, BruteForce.name, window.times, [redact(text) for text in window.lines], is_open)
-        stats.findings.add((BruteForce.name,))
-        stats.bans.add((ban.rule, addresses.family(net)))
-        done.append(ban)
-
-    def _take_back(self, net: str, at: float, done: list[Action]) -> None:
-        active = self._bans.covering(net, at)
-        if active is None or not self._bans.take_back(active, at):
-            return
-        window = self._brute.window(net, at)
-        for time, text in zip(active.times, active.lines, strict=True):
-            self._brute.feed(net, window, time, text)
-        done.append(self._bans.revoke(net, max(at, self._last)))
-        self.stats.unbans.add(("revoked",))
-
-    def _move(self, ip: str, reason: str, protocol: str, n: int) -> None:
-        role, _ = self._bans.role(ip)
-        if role == bans.TRUSTED or role == bans.OWN:  # noqa: PLR1714
-            return
-        self.stats.auth_revoked.add(("dovecot", "unknown"), n)
-        self.stats.auth_failures.add(("dovecot", protocol, reason), n)
-        self._tally.move(ip, protocol, n)
-
-    def _success(self, success: Success) -> None:
-        self.stats.auth_successes.add((success.service, success.protocol), success.count)
-        source = self._source(success.ip, success.at)
-        if source is None:
-            return
-        source.seen(success.at)
-        self._tally.sources.touch(success.ip)
-        source.successes += success.count
-        user = success.user
-        if user is None:
-            return
-        finding = self._logins.judge(success.at, success.ip, user, source.failures_for(user))
-        source.named(user, -source.failures_for(user))
-        if finding is not None:
-            self.stats.findings.add((finding.rule,))
-            self._findings.append(finding)
-            if len(self.findings) < _FINDINGS:
-                self.findings.append(finding)
 
     # -- time ------------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> list[Action]:
         """Let time pass: what waited counts, what is over ends."""
         done: list[Action] = []
+        self.newest = max(self.newest, now)
         self._sessions.tick(now)
         self._drain("", done)
         for unban in self._bans.expire(now):
             self.stats.unbans.add(("expired",))
             done.append(unban)
         return done
-
-    def take_findings(self) -> list[Finding]:
-        """Return the findings since the last call."""
-        found = self._findings
-        self._findings = []
-        return found
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -279,35 +162,6 @@ class Engine:
         """Return what one line means as `mailward parse` shows it, with the parser's name; None for a foreign line."""
         event, parser, _ = self.read_line(line)
         return None if event is None else {"parser": parser, **describe(event, self._policy.secret)}
-
-    def explain_address(self, ip: str) -> dict[str, object]:
-        """Return everything known of one address: what it did, its window, its ban."""
-        role, net = self._bans.role(ip)
-        source = self._tally.sources.peek(ip)
-        window = self._brute.windows.peek(net)
-        active = self._bans.covering(net, max(self._now, self._last))
-        offender = self._bans.offenders.peek(net)
-        return {
-            "ip": ip,
-            "net": net,
-            "role": _ROLE_NAMES[role],
-            "source": None if source is None else report.source_values(ip, source),
-            "window": [] if window is None else [
-                {"at": when(at), "line": redact(line)} for at, line in zip(window.times, window.lines, strict=True)
-            ],
-            "needed": self._policy.failures,
-            "seconds": self._policy.window,
-            "ban": None if active is None else report.active_values(active, net),
-            "bans": 0 if offender is None else offender.bans,
-        }  # fmt: skip
-
-    def active_bans(self) -> list[Ban]:
-        """Return the bans in force."""
-        return [active.ban for active in self._bans.active.values()]
-
-    def wanted(self) -> dict[str, int]:
-        """Return how many bans are wanted, by family."""
-        return report.bans_by_family(self._bans)
 
     def tracked(self) -> dict[str, int]:
         """Return how much is remembered, by kind: the gauges `tracked`; brings `evicted` up to date."""
@@ -342,88 +196,6 @@ class Engine:
             "bans": [report.ban_values(ban) for ban in self._bans.history],
             "findings": [report.finding_values(finding) for finding in self.findings],
         }
-
-    # -- the operator's hand ---------------------------------------------------------------------------------------
-
-    def ban(self, net: str, seconds: float, now: float, *, force: bool = False) -> list[Action]:
-        """Ban a net (canonical CIDR) by hand; ValueError says why it may not be."""
-        refusal = self._bans.refusal(net, force=force)
-        if refusal is not None:
-            raise ValueError(refusal)
-        ban = self._bans.by_hand(net, now, now + seconds, "manual")
-        self.stats.bans.add(("manual", addresses.family(net)))
-        return [ban]
-
-    def unban(self, net: str, now: float) -> list[Action]:
-        """End the bans of a net and of every net inside it; [] when there were none."""
-        inside = addresses.NetSet((net,))
-        return self._lift([n for n in self._bans.active if inside.holds(n)], now, "manual")
-
-    def allow(self, net: str, now: float) -> list[Action]:
-        """Add a net to the allow list; the bans that touch it end at once."""
-        self._allow.add(net)
-        self._relist()
-        allowed = addresses.NetSet((net,))
-        return self._lift([n for n in self._bans.active if allowed.touches(n)], now, "allowed")
-
-    def disallow(self, net: str) -> bool:
-        """Take a net that was added by hand from the allow list; whether it was there."""
-        there = net in self._allow
-        self._allow.discard(net)
-        self._relist()
-        return there
-
-    def deny(self, net: str, now: float, *, force: bool = False) -> list[Action]:
-        """Add a net to the deny list: a ban without end.  ValueError says why it may not be."""
-        refusal = self._bans.refusal(net, force=force)
-        if refusal is not None:
-            raise ValueError(refusal)
-        self._deny.add(net)
-        self.stats.bans.add(("deny", addresses.family(net)))
-        return [self._bans.by_hand(net, now, math.inf, "deny")]
-
-    def undeny(self, net: str, now: float) -> list[Action]:
-        """Take a net that was added by hand from the deny list; [] when it was not there."""
-        if net not in self._deny:
-            return []
-        self._deny.discard(net)
-        return self._lift([net], now, "manual")
-
-    def lists(self) -> dict[str, list[str]]:
-        """Return both lists, configured and added by hand."""
-        return {
-            "allow": sorted({*self._policy.allow, *self._allow}),
-            "deny": sorted({*self._policy.deny, *self._deny}),
-        }
-
-    def configure(self, policy: Policy, now: float) -> list[Action]:
-        """Take a configuration (also the first one: its deny list is enforced here); return what it changes."""
-        self._policy = policy
-        self._brute.reconfigure(policy)
-        self._logins.reconfigure(policy)
-        self._relist()
-        listed = {*policy.deny, *self._deny}
-        done = self._lift(
-            [n for n, a in self._bans.active.items() if a.ban.rule == "deny" and n not in listed], now, "manual"
-        )
-        allowed = addresses.NetSet((*policy.allow, *self._allow))
-        done += self._lift([n for n in self._bans.active if allowed.touches(n)], now, "allowed")
-        for net in sorted(listed):
-            active = self._bans.active.get(net)
-            if (active is None or active.ban.rule != "deny") and self._bans.refusal(net, force=True) is None:
-                done.append(self._bans.by_hand(net, now, math.inf, "deny"))
-        return done
-
-    def _relist(self) -> None:
-        self._bans.reconfigure(self._policy, (*self._policy.allow, *self._allow))
-
-    def _lift(self, nets: list[str], now: float, cause: str) -> list[Action]:
-        done: list[Action] = []
-        for net in nets:
-            if net in self._bans.active:
-                done.append(self._bans.lift(net, now, cause))
-                self.stats.unbans.add((cause,))
-        return done
 
     # -- state -----------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""A line of bytes -> who wrote it, when, and where its text begins: the transport around a message, taken off.
+r"""A line of bytes -> who wrote it, when, and where its text begins: the transport around a message, taken off.
 
 | form | example |
 |---|---|
@@ -6,7 +6,7 @@
 | ISO 8601 | `2026-11-23T17:31:14.084075+00:00 mx dovecot: text` (rsyslog's RSYSLOG_FileFormat) |
 | RFC 5424 | `<22>1 2026-11-23T17:31:14.084075+00:00 mx postfix 412 - -  text` (rsyslog cuts the tag at the slash) |
 | journal | `{"__REALTIME_TIMESTAMP": "...", "SYSLOG_IDENTIFIER": "postfix/smtpd", "MESSAGE": "text"}` |
-| Docker | `{"log": "any other form\\n", "stream": "stdout", "time": "..."}` (json-file driver) |
+| Docker | `{"log": "any other form\n", "stream": "stdout", "time": "..."}` (json-file driver) |
 | mailcow's list | `{"time": "1763900000", "program": "postfix/smtpd", "priority": "info", "message": "text"}` |
 | Dovecot's log_path | `Nov 23 17:32:29 imap-login: Info: text` (no host, no "dovecot:") |
 | SOGo's own file | `Nov 23 17:31:47 sogod [576]: text` |
@@ -26,12 +26,18 @@ from typing import Final
 from guard.model import BARE, DOVECOT, IGNORED, POSTFIX, POSTSCREEN, SMTPD, SOGO, Record
 
 _HEADS: Final = 1 << 14
-_SYSLOG: Final = re.compile(r"\A([^\s:\[\](){}\"<>,]{1,255}|[0-9A-Fa-f:.]{2,45}) ([\w./+-]{1,100})(?:\[(\d{1,10})\])?\Z", re.ASCII)
+_SYSLOG: Final = re.compile(
+    r"\A([^\s:\[\](){}\"<>,]{1,255}|[0-9A-Fa-f:.]{2,45}) ([\w./+-]{1,100})(?:\[(\d{1,10})\])?\Z", re.ASCII
+)
 _SOGO: Final = re.compile(r"\A(?:([^\s:\[\]]{1,255}) )?(sogod) ?\[(\d{1,10})\]\Z", re.ASCII)
 _DOVECOT: Final = re.compile(r"\A[a-z][a-z0-9-]{1,30}(?:: |\()", re.ASCII)
-_ISO: Final = re.compile(r"\A\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?\Z", re.ASCII)
+_ISO: Final = re.compile(
+    r"\A\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?\Z", re.ASCII
+)
 _RFC3164: Final = re.compile(r"\A[A-Z][a-z]{2} [ 0-3]\d [0-2]\d:[0-5]\d:[0-6]\d\Z", re.ASCII)
-_RFC5424: Final = re.compile(r"\A([0-9T:.+Z-]{1,35}|-) (\S{1,255}) (\S{1,48}) (\S{1,128}) \S{1,32}\Z", re.ASCII)
+_RFC5424: Final = re.compile(
+    r"\A([0-9T:.+Z-]{1,35}|-) (\S{1,255}) (\S{1,48}) (\S{1,128}) \S{1,32}\Z", re.ASCII
+)
 _PRI: Final = re.compile(r"\A<\d{1,3}>(1 )?\Z", re.ASCII)
 _TAI64N: Final = re.compile(r"\A@([0-9a-f]{16})([0-9a-f]{8})\Z", re.ASCII)
 # Docker's and journald's JSON hold another line or a message; deeper nesting is nobody's log.
@@ -65,7 +71,7 @@ def family_of(tag: str) -> int:
         return POSTSCREEN
     if tag.startswith("dovecot"):
         return DOVECOT
-    if tag == "sogod" or tag == "sogo":
+    if tag in ("sogod", "sogo"):
         return SOGO
     if tag.startswith("postfix") and "/" not in tag:
         return POSTFIX
@@ -148,7 +154,11 @@ class Envelope:
         if not 3 <= end <= 5 or not _PRI.match(line[:end]):
             return self._found(_NOBODY, line, 0, "", -1.0)
         if line[end : end + 2] != "1 ":
-            return self.open(line[end:], depth + 1) if depth < _DEPTH else self._found(_FOREIGN, line, 0, "", -1.0)
+            return (
+                self.open(line[end:], depth + 1)
+                if depth < _DEPTH
+                else self._found(_FOREIGN, line, 0, "", -1.0)
+            )
         parts = line.split(" ", 6)
         if len(parts) < 7:
             return self._found(_FOREIGN, line, 0, "", -1.0)
@@ -190,7 +200,9 @@ class Envelope:
             micro = str(values.get("_SOURCE_REALTIME_TIMESTAMP") or values.get("__REALTIME_TIMESTAMP") or "")
             at = int(micro) / 1e6 if micro.isdecimal() and len(micro) < 20 else -1.0
             return self._told(str(values.get("_HOSTNAME") or ""), tag, pid, text, at)
-        if isinstance(values.get("message"), str) and isinstance(values.get("program"), str):  # mailcow's *_MAILLOG
+        if isinstance(values.get("message"), str) and isinstance(
+            values.get("program"), str
+        ):  # mailcow's *_MAILLOG
             seconds = str(values.get("time") or "")
             at = float(seconds) if seconds.isdecimal() and len(seconds) < 12 else -1.0
             return self._told("", str(values["program"]), "", str(values["message"]).rstrip("\r\n"), at)
@@ -202,7 +214,9 @@ class Envelope:
 
     def _labelled(self, line: str, depth: int) -> bool:
         inner = line[25:].lstrip(" ")
-        at = float(int(line[1:17], 16) - (1 << 62) - 10) + int(line[17:25], 16) / 1e9  # TAI was 10 s ahead in 1970
+        at = (
+            float(int(line[1:17], 16) - (1 << 62) - 10) + int(line[17:25], 16) / 1e9
+        )  # TAI was 10 s ahead in 1970
         matters = self.open(inner, depth + 1)
         if self.stamp == "":
             self.at = at

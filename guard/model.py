@@ -83,7 +83,9 @@ class Record:
     def __init__(self, at: float, host: str, tag: str, pid: str, text: str, process: str = "") -> None:
         self.at = at
         self.host = host
-        self.tag = tag  # the syslog tag without the pid: "postfix/smtpd", "dovecot", "sogod"; "" where there is none
+        self.tag = (
+            tag  # the syslog tag without the pid: "postfix/smtpd", "dovecot", "sogod"; "" where there is none
+        )
         self.pid = pid  # "" where there is none
         self.process = process  # tag and pid, "" where there is no pid
         self.text = text
@@ -160,7 +162,16 @@ class Attempt:
     __slots__ = ("at", "client", "ip", "n", "open", "protocol", "reason", "service", "user")
 
     def __init__(
-        self, at: float, ip: str, user: str | None, service: str, protocol: str, reason: str, n: int, is_open: int, client: object
+        self,
+        at: float,
+        ip: str,
+        user: str | None,
+        service: str,
+        protocol: str,
+        reason: str,
+        n: int,
+        is_open: int,
+        client: object,
     ) -> None:
         self.at = at
         self.ip = ip

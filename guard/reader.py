@@ -29,7 +29,9 @@ NAMES: Final = (
 )
 _SERVICES: Final = ("", "dovecot", "dovecot", "postfix", "postfix", "sogo", "mailcow")
 # Two workers of SOGo that write at once put two records on one line.
-_MERGED: Final = re.compile(r"[A-Z][a-z]{2} [ 0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-6][0-9] sogod ?\[[0-9]{1,10}\]: ", re.ASCII)
+_MERGED: Final = re.compile(
+    r"[A-Z][a-z]{2} [ 0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-6][0-9] sogod ?\[[0-9]{1,10}\]: ", re.ASCII
+)
 _SECONDS: Final = 1 << 16
 _seconds: dict[int, str] = {}
 _PASSWORD: Final = re.compile(r"given password: .*", re.ASCII | re.DOTALL)
@@ -111,10 +113,10 @@ class Reader:
         whole = record.text
         record.text = whole[:cut]
         event = sogo.parse(record)
-        if event is None or event.witness in ("broken", "dav_broken"):
-            if whole.startswith("SOGoRootPage ") or "tried wrong password" in whole[:80]:
-                record.text = whole  # the header stands inside a user name
-                return ""
+        torn = event is None or event.witness in ("broken", "dav_broken")
+        if torn and (whole.startswith("SOGoRootPage ") or "tried wrong password" in whole[:80]):
+            record.text = whole  # the header stands inside a user name
+            return ""
         return whole[cut:]
 
 
@@ -163,7 +165,7 @@ def when(at: float) -> str:
             _seconds.clear()
         _seconds[second] = text
     milli = round((at - second) * 1000)
-    if 0 < milli < 1000:  # noqa: PLR2004
+    if 0 < milli < 1000:
         return f"{text}.{milli:03}Z"
     return text + "Z"
 
@@ -172,7 +174,9 @@ def describe(event: AuthEvent, secret: bytes) -> dict[str, object]:
     """Return an event as `mailward parse` shows it; the password is an HMAC-SHA256 under `secret`, 16 hex digits."""
     password = None
     if event.password is not None:
-        password = hmac.new(secret, event.password.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()[:16]
+        password = hmac.new(
+            secret, event.password.encode("utf-8", "surrogateescape"), hashlib.sha256
+        ).hexdigest()[:16]
     return {
         "at": when(event.at),
         "service": event.service,
@@ -194,7 +198,10 @@ def merged(streams: list[Iterator[bytes]], clock: Clock) -> Iterator[tuple[int, 
     A line without a stamp belongs to the line before it.  A stamp ahead of the next line's is not believed, and one
     behind the last line's does not move its line: a user name in SOGo's log may hold either.
     """
-    yield from ((stream, line) for _, stream, _, line in heapq.merge(*(_keyed(i, s, clock) for i, s in enumerate(streams))))
+    yield from (
+        (stream, line)
+        for _, stream, _, line in heapq.merge(*(_keyed(i, s, clock) for i, s in enumerate(streams)))
+    )
 
 
 def _keyed(stream: int, lines: Iterator[bytes], clock: Clock) -> Iterator[tuple[float, int, int, bytes]]:

@@ -27,7 +27,17 @@ _POSTFIX: Final = (
     "too many errors after ",
     "improper command pipelining ",
 )
-_POSTSCREEN: Final = ("CONNECT from [", "DISCONNECT [", "PREGREET ", "NON-SMTP COMMAND ", "COMMAND ", "HANGUP ", "PASS ", "BARE ", "DNSBL ")
+_POSTSCREEN: Final = (
+    "CONNECT from [",
+    "DISCONNECT [",
+    "PREGREET ",
+    "NON-SMTP COMMAND ",
+    "COMMAND ",
+    "HANGUP ",
+    "PASS ",
+    "BARE ",
+    "DNSBL ",
+)
 _UI: Final = ("mailcow UI: ", "Rspamd UI: ", "Autodiscover: ")
 
 
@@ -51,7 +61,9 @@ def route(family: int, line: str, start: int) -> int:
 def _smtpd(line: str, start: int) -> bool:
     if line.startswith(_POSTFIX, start):
         return True
-    return line.find(": client=", start, start + 36) > 0 and line.find(", sasl_", start) > 0 or line.find(": lost connection after ", start, start + 50) > 0
+    return (line.find(": client=", start, start + 36) > 0 and line.find(", sasl_", start) > 0) or line.find(
+        ": lost connection after ", start, start + 50
+    ) > 0
 
 
 def _dovecot(line: str, start: int) -> int:

@@ -38,9 +38,7 @@ class Keeper:
 
     __slots__ = ("_bans", "_brute", "_history", "_sessions", "_small", "_stats", "_tally")
 
-    def __init__(
-        self, sessions: Sessions, tally: Tally, brute: BruteForce, bans: Bans, stats: Stats
-    ) -> None:
+    def __init__(self, sessions: Sessions, tally: Tally, brute: BruteForce, bans: Bans, stats: Stats) -> None:
         self._sessions = sessions
         self._tally = tally
         self._brute = brute
@@ -145,6 +143,3 @@ def _changed(entries: Bounded[Any], rows: list[Row]) -> None:
 def _restored(entries: Bounded[Any], key: str, entry: Entry, values: list[Any]) -> None:
     entry.load(values)
     entries.restore(key, entry)
-
-
-

@@ -10,7 +10,22 @@ from typing import Final
 Labels = tuple[str, ...]
 
 SESSION_BUCKETS: Final[tuple[float, ...]] = (1, 2, 3, 5, 10, 20, 50, 100)
-SECONDS_BUCKETS: Final[tuple[float, ...]] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+SECONDS_BUCKETS: Final[tuple[float, ...]] = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    60.0,
+)
 
 
 class Histogram:

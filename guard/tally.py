@@ -105,7 +105,17 @@ class Source(Entry):
 
     def fields(self) -> tuple[str, ...]:
         """Return what is saved."""
-        return ("failures", "successes", "first", "last", "user", "user_failures", "users", "protocol", "protocols")
+        return (
+            "failures",
+            "successes",
+            "first",
+            "last",
+            "user",
+            "user_failures",
+            "users",
+            "protocol",
+            "protocols",
+        )
 
 
 class Tally:

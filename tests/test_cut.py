@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from datetime import UTC
@@ -14,8 +15,10 @@ from guard.clock import Clock
 from guard.engine import Engine
 from guard.model import Policy
 from tests.daemon import Daemon, failure, mailward, session, stamp
+from tests.replay.cases import CAPTURES, clock, expected, policy, stream
 
 CUTS = 50
+CAPTURE_CUTS = int(os.environ.get("MAILWARD_TEST_CUTS", "5"))
 LIVE_CUTS = 8
 LINES = 400
 
@@ -91,6 +94,27 @@ def test_the_live_engine_says_after_a_line_what_replay_says_of_the_file_cut_ther
         assert live.report() == cold.report(), f"cut after line {cut}"
     assert live.report()["bans"], "the log must hold enough to decide"
     assert live.report() == replayed(tmp_path / "whole.log", lines[: cuts[-1]])
+
+
+@pytest.mark.parametrize("case", CAPTURES)
+def test_a_capture_cut_anywhere_says_what_the_live_engine_said(case):
+    """The live clock runs with the log, and the engine is told the time between all lines, as the daemon does."""
+    logs = expected(case)["logs"]
+    lines = list(stream(case, logs))
+    stamps = clock(case)
+    now = stamps.read(lines[0][1][:15].decode())
+    live = Engine(policy(case), clock=Clock(zone=UTC, now=now, live=True))
+    fed = 0
+    for cut in sorted(random.Random(case).sample(range(1, len(lines) + 1), min(CAPTURE_CUTS, len(lines)))):
+        for log, line in lines[fed:cut]:
+            now = max(now, stamps.read(line[:15].decode("utf-8", "replace")) + 0.9)
+            live.feed(log, line, now)
+            live.tick(now)
+        fed = cut
+        cold = Engine(policy(case), clock=clock(case))
+        for log, line in lines[:cut]:
+            cold.feed(log, line)
+        assert live.report() == cold.report(), f"cut after line {cut}"
 
 
 @pytest.mark.timeout(180)

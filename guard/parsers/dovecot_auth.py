@@ -35,7 +35,9 @@ _HEAD_23: Final = re.compile(
     re.ASCII | re.DOTALL,
 )
 _DRIVER: Final = re.compile(r"\A([A-Za-z0-9_-]{1,32})\((.*)\Z", re.ASCII | re.DOTALL)
-_TAIL_23: Final = re.compile(rf"\A,({ADDRESS})(?:,master)?(?:,<({SESSION})>)?\): (.*)\Z", re.ASCII | re.DOTALL)
+_TAIL_23: Final = re.compile(
+    rf"\A,({ADDRESS})(?:,master)?(?:,<({SESSION})>)?\): (.*)\Z", re.ASCII | re.DOTALL
+)
 _HEAD_24: Final = re.compile(r"\A(?:auth|auth-worker)\((.*)\Z", re.ASCII | re.DOTALL)
 _TAIL_24: Final = re.compile(
     rf"\A,({ADDRESS})(?:,sasl:([A-Za-z0-9_-]{{1,32}}))?(?:,master)?\)(?:<[0-9]{{1,10}}>)?(?:<({SESSION})>)?: {_LEVEL}"
@@ -57,29 +59,58 @@ _PLAIN_24: Final = re.compile(
 )
 _NEXT: Final = re.compile(r"\A.* - trying the next (?:passdb|userdb)\Z", re.ASCII | re.DOTALL)
 # What a refusal says, and its reason.  The password comes last: a hash, or what the client typed.
-_PASSWORD: Final = r"(?: \((?:SHA1 of given password: ([0-9a-f]{1,40})|given password: (.*))\))?"
+_GIVEN: Final = r"(?: \((?:SHA1 of given password: ([0-9a-f]{1,40})|given password: (.*))\))?"
 _REFUSALS: Final = (
-    ("password_mismatch", re.compile(rf"\A[Pp]assword mismatch(?: \(for LDAP bind\))?{_PASSWORD} ?\Z", re.ASCII | re.DOTALL)),
-    ("unknown_user", re.compile(rf"\A[Uu]nknown user{_PASSWORD} ?\Z", re.ASCII | re.DOTALL)),
-    ("password_mismatch", re.compile(rf"\A[Ii]nvalid credentials{_PASSWORD} ?\Z", re.ASCII | re.DOTALL)),
+    (
+        "password_mismatch",
+        re.compile(rf"\A[Pp]assword mismatch(?: \(for LDAP bind\))?{_GIVEN} ?\Z", re.ASCII | re.DOTALL),
+    ),
+    ("unknown_user", re.compile(rf"\A[Uu]nknown user{_GIVEN} ?\Z", re.ASCII | re.DOTALL)),
+    ("password_mismatch", re.compile(rf"\A[Ii]nvalid credentials{_GIVEN} ?\Z", re.ASCII | re.DOTALL)),
     (
         "password_mismatch",
         re.compile(
-            rf"\Apam_authenticate\(\) failed: Authentication failure \([Pp]assword mismatch\?\){_PASSWORD} ?\Z",
+            rf"\Apam_authenticate\(\) failed: Authentication failure \([Pp]assword mismatch\?\){_GIVEN} ?\Z",
             re.ASCII | re.DOTALL,
         ),
     ),
-    ("unknown_user", re.compile(rf"\Apam_authenticate\(\) failed: [Uu]ser (?:not known|unknown)[^()]{{0,80}}{_PASSWORD} ?\Z", re.ASCII | re.DOTALL)),
-    ("unspecified", re.compile(rf"\Apam_authenticate\(\) failed: [^()]{{0,200}}{_PASSWORD} ?\Z", re.ASCII | re.DOTALL)),
-    ("policy", re.compile(rf"\A(?:pam_acct_mgmt\(\) failed: [^()]{{0,200}}|Permission denied|[Ll]ogin not allowed[^()]{{0,100}}|Authentication failure due to policy server refusal[^()]{{0,200}}){_PASSWORD} ?\Z", re.ASCII | re.DOTALL)),
-    ("expired", re.compile(rf"\A(?:Password|Account|User account) (?:has )?expired{_PASSWORD} ?\Z", re.ASCII | re.DOTALL)),
-    ("disabled", re.compile(rf"\A[Uu]ser (?:is )?disabled{_PASSWORD} ?\Z", re.ASCII | re.DOTALL)),
-    ("password_mismatch", re.compile(r"\A(?:oauth2 failed|OAuth2 (?:token )?(?:validation )?failed): [^\n]{0,500}(?:[Ii]ntrospection failed|invalid_token|not active|expired)[^\n]{0,500}\Z", re.ASCII)),
+    (
+        "unknown_user",
+        re.compile(
+            rf"\Apam_authenticate\(\) failed: [Uu]ser (?:not known|unknown)[^()]{{0,80}}{_GIVEN} ?\Z",
+            re.ASCII | re.DOTALL,
+        ),
+    ),
+    (
+        "unspecified",
+        re.compile(rf"\Apam_authenticate\(\) failed: [^()]{{0,200}}{_GIVEN} ?\Z", re.ASCII | re.DOTALL),
+    ),
+    (
+        "policy",
+        re.compile(
+            rf"\A(?:pam_acct_mgmt\(\) failed: [^()]{{0,200}}|Permission denied|[Ll]ogin not allowed[^()]{{0,100}}|Authentication failure due to policy server refusal[^()]{{0,200}}){_GIVEN} ?\Z",
+            re.ASCII | re.DOTALL,
+        ),
+    ),
+    (
+        "expired",
+        re.compile(
+            rf"\A(?:Password|Account|User account) (?:has )?expired{_GIVEN} ?\Z", re.ASCII | re.DOTALL
+        ),
+    ),
+    ("disabled", re.compile(rf"\A[Uu]ser (?:is )?disabled{_GIVEN} ?\Z", re.ASCII | re.DOTALL)),
+    (
+        "password_mismatch",
+        re.compile(
+            r"\A(?:oauth2 failed|OAuth2 (?:token )?(?:validation )?failed): [^\n]{0,500}(?:[Ii]ntrospection failed|invalid_token|not active|expired)[^\n]{0,500}\Z",
+            re.ASCII,
+        ),
+    ),
 )
 # Only of a user "?": the mechanism refuses before any passdb sees the name.
 _ODD: Final = re.compile(
     rf"\A(?:Username character disallowed by auth_username_chars: 0x[0-9a-f]{{2}} \(username: (.*)\)"
-    rf"|(?:Empty username|[Ii]nvalid input|[Mm]issing digest|[Mm]alformed [^()]{{0,80}}|[Ii]nvalid (?:response|initial)[^()]{{0,80}}){_PASSWORD}) ?\Z",
+    rf"|(?:Empty username|[Ii]nvalid input|[Mm]issing digest|[Mm]alformed [^()]{{0,80}}|[Ii]nvalid (?:response|initial)[^()]{{0,80}}){_GIVEN}) ?\Z",
     re.ASCII | re.DOTALL,
 )
 _BASE64: Final = re.compile(r"\AInvalid base64 data in [^()]{0,60} ?\Z", re.ASCII)
@@ -113,7 +144,7 @@ def parse(record: Record) -> AuthEvent | None:
     match = _PLAIN_24.match(text)
     if match is not None:
         return _plain(record, match[5], match[1], match[2], match[4], match[6], match[7], match[3])
-    if text.startswith("auth: ") or text.startswith("auth-worker(") and text[12:13].isdigit():  # noqa: PIE810
+    if text.startswith("auth: ") or (text.startswith("auth-worker(") and text[12:13].isdigit()):
         return _parse_23(record, text)
     head = _HEAD_24.match(text)
     if head is not None:
@@ -123,7 +154,14 @@ def parse(record: Record) -> AuthEvent | None:
 
 
 def _plain(
-    record: Record, source: str, user: str, address: str, session: str | None, said: str, password: str | None, mech: str | None
+    record: Record,
+    source: str,
+    user: str,
+    address: str,
+    session: str | None,
+    said: str,
+    password: str | None,
+    mech: str | None,
 ) -> AuthEvent | None:
     ip = addresses.read(address)
     if ip is None:
@@ -176,7 +214,9 @@ def _parse_23(record: Record, text: str) -> AuthEvent | None:
     if level is None or level == "Info":
         reading = _judge(rest, broken=False, odd=False)
         if reading is not None and text.startswith("auth-worker"):
-            return AuthEvent(record, SERVICE, FAILURE, "anonymous", reason=reading.reason, password=reading.password)
+            return AuthEvent(
+                record, SERVICE, FAILURE, "anonymous", reason=reading.reason, password=reading.password
+            )
     return None
 
 
@@ -240,16 +280,21 @@ def _agrees(reading: _Reading, user: str) -> bool:
     if ip is None:
         return False
     reading.ip = ip
-    if reading.kind == FAILURE and reading.reason == "unspecified" and user != "?" and reading.source in MECHANISMS:
-        return False
-    return True
+    return (
+        reading.kind != FAILURE
+        or reading.reason != "unspecified"
+        or user == "?"
+        or reading.source not in MECHANISMS
+    )
 
 
 def _event(record: Record, readings: list[_Reading]) -> AuthEvent | None:
     first = readings[0]
     if _NEXT.match(record.text):
         return None
-    if len(readings) > 1:  # forged, or a password that looks like our grammar: somebody failed, nobody is named
+    if (
+        len(readings) > 1
+    ):  # forged, or a password that looks like our grammar: somebody failed, nobody is named
         if any(r.kind != FAILURE for r in readings):
             return None
         return AuthEvent(record, SERVICE, FAILURE, "anonymous", reason=first.reason, source="ambiguous")
@@ -273,4 +318,9 @@ def suspicious(text: str) -> bool:
     """Whether a line looks like a failure that nobody could read."""
     if " - trying the next " in text or "Debug: " in text[:200]:
         return False
-    return "ssword mismatch" in text or "nknown user" in text or "nvalid credentials" in text or "authentication fail" in text
+    return (
+        "ssword mismatch" in text
+        or "nknown user" in text
+        or "nvalid credentials" in text
+        or "authentication fail" in text
+    )

@@ -30,7 +30,9 @@ _PROTOCOLS: Final = {
     "submission": "submission",
     "lmtp": "lmtp",
 }
-_HEAD: Final = re.compile(r"\A([a-z0-9]{1,20})-login(?:\([^()]{0,255}\))?: (?:Info: )?(.*)\Z", re.ASCII | re.DOTALL)
+_HEAD: Final = re.compile(
+    r"\A([a-z0-9]{1,20})-login(?:\([^()]{0,255}\))?: (?:Info: )?(.*)\Z", re.ASCII | re.DOTALL
+)
 # The last ", rip=" is the true one; what follows it is Dovecot's own (the TLS text may hold "=" and parentheses).
 _TAIL: Final = re.compile(rf"\A, rip=({ADDRESS})(?:, [^<>]{{0,2000}})?\Z", re.ASCII)
 _SESSION: Final = re.compile(rf"\A, session=<({SESSION})>(?:, [^<>]{{0,300}})?\Z", re.ASCII)
@@ -52,7 +54,11 @@ _WAITING: Final = {
     "auth aborted by client": "aborted",
     "client didn't finish sasl auth": "waiting",
 }
-_BROKEN: Final = ("auth service reported temporary failure", "auth process communication failure", "internal failure")
+_BROKEN: Final = (
+    "auth service reported temporary failure",
+    "auth process communication failure",
+    "internal failure",
+)
 
 
 def parse(record: Record) -> AuthEvent | None:
@@ -67,7 +73,15 @@ def parse(record: Record) -> AuthEvent | None:
         if ip is None or protocol is None:
             return None
         return AuthEvent(
-            record, SERVICE, SUCCESS, "login", protocol=protocol, ip=ip, user=plain[2] or None, session=plain[5], method=plain[3]
+            record,
+            SERVICE,
+            SUCCESS,
+            "login",
+            protocol=protocol,
+            ip=ip,
+            user=plain[2] or None,
+            session=plain[5],
+            method=plain[3],
         )
     head = _HEAD.match(text)
     if head is None:
@@ -97,7 +111,9 @@ def parse(record: Record) -> AuthEvent | None:
         return None
     method: str | None = None
     user_end = end
-    last = text.rfind(", ", cut, end)  # the method stands directly before the address, or it is the client's text
+    last = text.rfind(
+        ", ", cut, end
+    )  # the method stands directly before the address, or it is the client's text
     match = _METHOD.match(text[last:end]) if last > 0 else None
     if match is not None:
         method = match[1]
@@ -107,10 +123,30 @@ def parse(record: Record) -> AuthEvent | None:
         user = user[:-1] if user.endswith(">") else user.partition(">")[0]
     why = text[start:cut]
     if why == "Login" or why == "Logged in" or _PROXIED.match(why):  # noqa: PLR1714
-        return AuthEvent(record, SERVICE, SUCCESS, "login", protocol=protocol, ip=ip, user=user or None, session=session, method=method)
+        return AuthEvent(
+            record,
+            SERVICE,
+            SUCCESS,
+            "login",
+            protocol=protocol,
+            ip=ip,
+            user=user or None,
+            session=session,
+            method=method,
+        )
     if _AUTHENTICATE.match(why):
         kind = CANCELLED if why.endswith("Aborted") else REFUSED
-        return AuthEvent(record, SERVICE, kind, "authenticate", protocol=protocol, ip=ip, user=user or None, session=session, method=method)
+        return AuthEvent(
+            record,
+            SERVICE,
+            kind,
+            "authenticate",
+            protocol=protocol,
+            ip=ip,
+            user=user or None,
+            session=session,
+            method=method,
+        )
     said = _WHY.match(why)
     if said is None:
         return None
@@ -118,7 +154,13 @@ def parse(record: Record) -> AuthEvent | None:
 
 
 def _end(
-    record: Record, protocol: str, ip: str, user: str | None, session: str | None, method: str | None, said: re.Match[str]
+    record: Record,
+    protocol: str,
+    ip: str,
+    user: str | None,
+    session: str | None,
+    method: str | None,
+    said: re.Match[str],
 ) -> AuthEvent:
     cause: str = said[1].lower()
     new = said[4] is not None  # 2.4 adds a machine-readable reason
@@ -137,7 +179,9 @@ def _end(
         kind = OUTAGE
     elif cause.startswith("tried to use") or cause.startswith("sent invalid"):  # noqa: PIE810
         kind = REFUSED
-    if source == "failed" and "Inactivity during authentication" in said[0]:  # N counts the one still in flight
+    if (
+        source == "failed" and "Inactivity during authentication" in said[0]
+    ):  # N counts the one still in flight
         source = "waiting"
     return AuthEvent(
         record,

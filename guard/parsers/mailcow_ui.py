@@ -19,9 +19,12 @@ SERVICE: Final = "mailcow"
 
 _LONGEST: Final = 16384
 _UI: Final = re.compile(
-    rf"\A(?:mailcow UI: Invalid password for (.*)|Rspamd UI: Invalid password) by ({ADDRESS}) ?\Z", re.ASCII | re.DOTALL
+    rf"\A(?:mailcow UI: Invalid password for (.*)|Rspamd UI: Invalid password) by ({ADDRESS}) ?\Z",
+    re.ASCII | re.DOTALL,
 )
-_AUTODISCOVER: Final = re.compile(rf"\AAutodiscover: (?:Invalid|Malformed) [A-Za-z ]{{1,40}} by ({ADDRESS}) ?\Z", re.ASCII)
+_AUTODISCOVER: Final = re.compile(
+    rf"\AAutodiscover: (?:Invalid|Malformed) [A-Za-z ]{{1,40}} by ({ADDRESS}) ?\Z", re.ASCII
+)
 
 
 def parse(record: Record) -> AuthEvent | None:
@@ -34,7 +37,9 @@ def parse(record: Record) -> AuthEvent | None:
         ip = addresses.read(match[2])
         if ip is None:
             return None
-        return AuthEvent(record, SERVICE, FAILURE, "ui", protocol="web", ip=ip, user=match[1], reason="password_mismatch")
+        return AuthEvent(
+            record, SERVICE, FAILURE, "ui", protocol="web", ip=ip, user=match[1], reason="password_mismatch"
+        )
     match = _AUTODISCOVER.match(text)
     if match is not None:
         return AuthEvent(record, SERVICE, ABUSE, "ui_abuse", protocol="web", ip=addresses.read(match[1]))

@@ -15,7 +15,19 @@ import re
 from typing import Final
 
 from guard import addresses
-from guard.model import ABUSE, CANCELLED, CONNECT, DISCONNECT, FAILURE, OUTAGE, REFUSED, SUCCESS, UNJUDGED, AuthEvent, Record
+from guard.model import (
+    ABUSE,
+    CANCELLED,
+    CONNECT,
+    DISCONNECT,
+    FAILURE,
+    OUTAGE,
+    REFUSED,
+    SUCCESS,
+    UNJUDGED,
+    AuthEvent,
+    Record,
+)
 from guard.parsers._grammar import CLIENT
 
 NAME: Final = "postfix_smtpd"
@@ -23,7 +35,8 @@ SERVICE: Final = "postfix"
 
 _LONGEST: Final = 16384
 _SASL: Final = re.compile(
-    rf"\Awarning: {CLIENT}: SASL ([^ ]{{0,200}}) authentication (failed|aborted)(?:: (.*))?\Z", re.ASCII | re.DOTALL
+    rf"\Awarning: {CLIENT}: SASL ([^ ]{{0,200}}) authentication (failed|aborted)(?:: (.*))?\Z",
+    re.ASCII | re.DOTALL,
 )
 # Most failures.
 _PLAIN: Final = re.compile(
@@ -166,7 +179,9 @@ def _sasl(record: Record, match: re.Match[str]) -> AuthEvent | None:
     if user == _UNAVAILABLE:
         user = None
     if why.startswith("Invalid authentication mechanism") or why.startswith("Invalid base64 data"):  # noqa: PIE810
-        return AuthEvent(record, SERVICE, REFUSED, "refused", protocol=protocol, ip=ip, user=user, method=method)
+        return AuthEvent(
+            record, SERVICE, REFUSED, "refused", protocol=protocol, ip=ip, user=user, method=method
+        )
     if why.startswith("Connection lost to authentication server"):
         # The name is stale: that of an earlier attempt (log-lines, S13d).
         return AuthEvent(record, SERVICE, UNJUDGED, "unanswered", protocol=protocol, ip=ip, method=method)

@@ -32,8 +32,13 @@ _SUCCEEDED: Final = re.compile(
     re.ASCII | re.DOTALL,
 )
 _BROKEN: Final = re.compile(r"\ASOGoRootPage (?:Login|successful login) from '(.*)\Z", re.ASCII | re.DOTALL)
-_DAV: Final = re.compile(r"\A<0x[0-9a-fx]{1,24}\[SOGoDAVAuthenticator\]> tried wrong password for user '(.*)'!\Z", re.ASCII | re.DOTALL)
-_DAV_BROKEN: Final = re.compile(r"\A<0x[0-9a-fx]{1,24}\[SOGoDAVAuthenticator\]> tried wrong password for user '.*\Z", re.ASCII | re.DOTALL)
+_DAV: Final = re.compile(
+    r"\A<0x[0-9a-fx]{1,24}\[SOGoDAVAuthenticator\]> tried wrong password for user '(.*)'!\Z",
+    re.ASCII | re.DOTALL,
+)
+_DAV_BROKEN: Final = re.compile(
+    r"\A<0x[0-9a-fx]{1,24}\[SOGoDAVAuthenticator\]> tried wrong password for user '.*\Z", re.ASCII | re.DOTALL
+)
 _ACCESS: Final = re.compile(
     r"\A(.{1,1000}) \"([A-Z]{3,20}) ([/_][^ \"]{0,4000}) HTTP[/_][0-9.]{1,3}\" ([0-9]{3}) ([0-9]{1,12})[/_]([0-9]{1,12})"
     r" [0-9.]{1,12} - - [0-9]{1,12}[KMG]? - [0-9]{1,12}\Z",
@@ -80,21 +85,41 @@ def _parse(record: Record, text: str) -> AuthEvent | None:
         match = _FAILED.match(text)
         if match is not None:
             return AuthEvent(
-                record, SERVICE, FAILURE, "page", protocol="web", ip=client_of(match[1]), user=match[2],
-                reason="unspecified", source=match[1],
+                record,
+                SERVICE,
+                FAILURE,
+                "page",
+                protocol="web",
+                ip=client_of(match[1]),
+                user=match[2],
+                reason="unspecified",
+                source=match[1],
             )
         match = _SUCCEEDED.match(text)
         if match is not None:
-            return AuthEvent(record, SERVICE, SUCCESS, "page_success", protocol="web", ip=client_of(match[1]), user=match[2], source=match[1])
+            return AuthEvent(
+                record,
+                SERVICE,
+                SUCCESS,
+                "page_success",
+                protocol="web",
+                ip=client_of(match[1]),
+                user=match[2],
+                source=match[1],
+            )
         match = _BROKEN.match(text)
         if match is None:
             return None
         literal = str(match[1]).partition("' for user '")[0]
-        return AuthEvent(record, SERVICE, REFUSED, "broken", protocol="web", ip=client_of(literal), source=literal)
+        return AuthEvent(
+            record, SERVICE, REFUSED, "broken", protocol="web", ip=client_of(literal), source=literal
+        )
     if text.startswith("<0x"):
         match = _DAV.match(text)
         if match is not None:
-            return AuthEvent(record, SERVICE, FAILURE, "dav", protocol="dav", user=match[1], reason="password_mismatch")
+            return AuthEvent(
+                record, SERVICE, FAILURE, "dav", protocol="dav", user=match[1], reason="password_mismatch"
+            )
         if _DAV_BROKEN.match(text):
             return AuthEvent(record, SERVICE, REFUSED, "dav_broken", protocol="dav")
         return None
@@ -107,8 +132,13 @@ def _parse(record: Record, text: str) -> AuthEvent | None:
     refused = (login and status == "403") or (status == "401" and match[5] == _DAV_BODY)
     protocol = "web" if login else "eas" if "Microsoft-Server-ActiveSync" in path else "dav"
     return AuthEvent(
-        record, SERVICE, DISCONNECT, "access_refused" if refused else "access", protocol=protocol,
-        ip=client_of(match[1]), source=match[1],
+        record,
+        SERVICE,
+        DISCONNECT,
+        "access_refused" if refused else "access",
+        protocol=protocol,
+        ip=client_of(match[1]),
+        source=match[1],
     )
 
 

@@ -29,7 +29,9 @@ class BruteForce:
 
     def __init__(self, policy: Policy, *, keep: bool) -> None:
         self._policy = policy
-        self.windows: Bounded[Window] = Bounded("window", policy.max_addresses, max(_SPAN, policy.window), keep=keep)
+        self.windows: Bounded[Window] = Bounded(
+            "window", policy.max_addresses, max(_SPAN, policy.window), keep=keep
+        )
 
     def reconfigure(self, policy: Policy) -> None:
         """Take other numbers; the windows stay."""

@@ -108,9 +108,13 @@ class Host(Entry):
         self.faceless = False  # and some of them name nobody (2.3, auth_cache_verify_password_with_worker)
         self.chained = False  # several passdbs write a line each for one attempt
         self.lines_per_attempt: dict[str, int] = {}  # by passdb, where it is not one
-        self.held: list[tuple[float, str, str]] = []  # (until, session, passdb): lines that a success may explain
+        self.held: list[
+            tuple[float, str, str]
+        ] = []  # (until, session, passdb): lines that a success may explain
         self.pool: list[float] = []  # times of anonymous failure lines that no Postfix failure has claimed
-        self.claims: list[tuple[float, str]] = []  # (time, address) of Postfix failures without their auth line
+        self.claims: list[
+            tuple[float, str]
+        ] = []  # (time, address) of Postfix failures without their auth line
         self.smtpd: Bounded[Smtpd] = Bounded(f"smtpd {name}", _SMTPD, _CONNECTION, keep=sessions.keep)
 
     def connects(self, process: str, ip: str, at: float) -> None:
@@ -145,7 +149,17 @@ class Host(Entry):
 
     def fields(self) -> tuple[str, ...]:
         """Return what is saved; the maps save themselves."""
-        return ("has_dovecot", "has_postfix", "verbose", "faceless", "chained", "lines_per_attempt", "held", "pool", "claims")
+        return (
+            "has_dovecot",
+            "has_postfix",
+            "verbose",
+            "faceless",
+            "chained",
+            "lines_per_attempt",
+            "held",
+            "pool",
+            "claims",
+        )
 
     def load(self, values: list[Any]) -> None:
         """Take the values that `dump` gave."""

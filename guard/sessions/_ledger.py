@@ -30,7 +30,9 @@ class Pairs(Entry):
         self.unpaired: list[float] = []  # Postfix failures whose auth line has not come
         self.lost: list[float] = []  # `Connection lost` that nobody has confirmed
         self.errors: list[float] = []  # errors of the password database that no Postfix failure has used
-        self.recent: list[tuple[float, str]] = []  # time and protocol of Postfix failures counted in the last seconds
+        self.recent: list[
+            tuple[float, str]
+        ] = []  # time and protocol of Postfix failures counted in the last seconds
 
     def fields(self) -> tuple[str, ...]:
         """Return what is saved."""
@@ -45,7 +47,18 @@ class Pairs(Entry):
 class Client(Entry):
     """What ties the lines of several daemons about one address together (SMTP has no session id)."""
 
-    __slots__ = ("alone", "alone_host", "also", "confirmed", "pairs", "seen_at", "seen_host", "session", "sessions", "source")
+    __slots__ = (
+        "alone",
+        "alone_host",
+        "also",
+        "confirmed",
+        "pairs",
+        "seen_at",
+        "seen_host",
+        "session",
+        "sessions",
+        "source",
+    )
 
     def __init__(self) -> None:
         self.confirmed = NEVER  # the last judged failure
@@ -55,7 +68,9 @@ class Client(Entry):
         self.pairs: Pairs | None = None
         self.alone: Session | None = None  # Dovecot's side, while Postfix shows nothing of the address
         self.alone_host = ""
-        self.source: Entry | None = None  # what a later stage keeps of the address: found without a look-up; not saved
+        self.source: Entry | None = (
+            None  # what a later stage keeps of the address: found without a look-up; not saved
+        )
         self.session = ""  # the newest Dovecot session of the address, for end lines that name none
         self.sessions: list[str] | None = None  # and those before it
 
@@ -103,7 +118,17 @@ class Client(Entry):
 
     def fields(self) -> tuple[str, ...]:
         """Return what is saved."""
-        return ("confirmed", "seen_host", "seen_at", "also", "pairs", "alone", "alone_host", "session", "sessions")
+        return (
+            "confirmed",
+            "seen_host",
+            "seen_at",
+            "also",
+            "pairs",
+            "alone",
+            "alone_host",
+            "session",
+            "sessions",
+        )
 
     def dump(self) -> list[object]:
         """Return the client as JSON values."""
@@ -128,7 +153,19 @@ class Client(Entry):
 class Ledger:
     """State shared by the daemons' books.  `out` collects what is to be reported; whoever feeds drains it."""
 
-    __slots__ = ("_max_sessions", "clients", "dovecot_speaks", "hosts", "keep", "moves", "orphans", "out", "sogo", "stats", "successes")
+    __slots__ = (
+        "_max_sessions",
+        "clients",
+        "dovecot_speaks",
+        "hosts",
+        "keep",
+        "moves",
+        "orphans",
+        "out",
+        "sogo",
+        "stats",
+        "successes",
+    )
 
     def __init__(self, stats: Stats, max_sessions: int, max_clients: int, *, keep: bool) -> None:
         self.stats = stats
@@ -140,7 +177,9 @@ class Ledger:
         self.out: list[Attempt] = []
         self.successes: list[Success] = []
         self.sogo: dict[str, Sogo] = {}  # by source
-        self.moves: list[tuple[str, str, str, int]] = []  # address, reason, protocol, attempts: it showed later
+        self.moves: list[
+            tuple[str, str, str, int]
+        ] = []  # address, reason, protocol, attempts: it showed later
         self.dovecot_speaks = False  # some Dovecot logs attempts: Postfix's lines have partners
 
     def host(self, name: str) -> Host:
@@ -149,7 +188,9 @@ class Ledger:
         if host is None:
             if len(self.hosts) >= _HOSTS:
                 del self.hosts[next(iter(self.hosts))]
-            host = self.hosts[name] = Host(name, Bounded(f"session {name}", self._max_sessions, LIFE / 2, keep=self.keep))
+            host = self.hosts[name] = Host(
+                name, Bounded(f"session {name}", self._max_sessions, LIFE / 2, keep=self.keep)
+            )
         return host
 
     def sogo_book(self, source: str) -> Sogo:
@@ -194,7 +235,9 @@ class Ledger:
     def count(self, event: AuthEvent, client: Client, ip: str, is_open: int) -> None:
         """Report one attempt at the event's time."""
         reason = event.reason or "unspecified"
-        self.out.append(Attempt(event.at, ip, event.user, event.service, event.protocol, reason, 1, is_open, client))
+        self.out.append(
+            Attempt(event.at, ip, event.user, event.service, event.protocol, reason, 1, is_open, client)
+        )
 
     def settle(self, session: Session, at: float, estimate: int, is_open: int) -> None:
         """Report the difference between the estimate and what was reported of a Dovecot session so far."""
@@ -211,13 +254,17 @@ class Ledger:
 
     def _report(self, session: Session, client: Client, at: float, n: int, is_open: int) -> None:
         self.out.append(
-            Attempt(at, session.ip, session.user, "dovecot", session.protocol, session.reason, n, is_open, client)
+            Attempt(
+                at, session.ip, session.user, "dovecot", session.protocol, session.reason, n, is_open, client
+            )
         )
 
     def take_back(self, at: float, ip: str, protocol: str) -> None:
         """Report that a Postfix failure counted at `at` was none."""
         self.stats.auth_unjudged.add(("postfix",))
-        self.out.append(Attempt(at, ip, None, "postfix", protocol, "unspecified", -1, -1, self.client(ip, at)))
+        self.out.append(
+            Attempt(at, ip, None, "postfix", protocol, "unspecified", -1, -1, self.client(ip, at))
+        )
 
 
 def confirm(client: Client, at: float) -> None:

@@ -149,9 +149,8 @@ class Session(Entry):
             if name not in MECHANISMS:
                 passdbs += 1
         chain = chained or passdbs > 1
-        for name, n in names.items():
-            if self.held is not None:
-                n -= self.held.get(name, 0)
+        for name, heard in names.items():
+            n = heard if self.held is None else heard - self.held.get(name, 0)
             if name in MECHANISMS and not chain:
                 alone += n
             else:
@@ -196,10 +195,34 @@ class Session(Entry):
 
     def worth_keeping(self, at: float) -> bool:
         """Keep what is open, and for a minute what has ended."""
-        return at - self.last < _LINGER or (not self.ended and not self.success and self.counted > 0 and at - self.first < LIFE)
+        return at - self.last < _LINGER or (
+            not self.ended and not self.success and self.counted > 0 and at - self.first < LIFE
+        )
 
     def fields(self) -> tuple[str, ...]:
         """Return what is saved."""
-        return ("ip", "first", "last", "protocol", "user", "reason", "counted", "stamp", "stamps", "name", "lines", "names", "held", "unknown", "odd", "nameless", "authenticate", "errors", "anonymous", "ended", "cause", "said", "success")
-
-
+        return (
+            "ip",
+            "first",
+            "last",
+            "protocol",
+            "user",
+            "reason",
+            "counted",
+            "stamp",
+            "stamps",
+            "name",
+            "lines",
+            "names",
+            "held",
+            "unknown",
+            "odd",
+            "nameless",
+            "authenticate",
+            "errors",
+            "anonymous",
+            "ended",
+            "cause",
+            "said",
+            "success",
+        )

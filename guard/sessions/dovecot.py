@@ -39,7 +39,12 @@ def auth(ledger: Ledger, host: Host, event: AuthEvent) -> None:
     session.hear(event.source, event.user, event.reason or "unspecified", event.at)
     if session.success:
         return
-    if host.chained and event.reason == "unknown_user" and not session.ended and event.source not in MECHANISMS:
+    if (
+        host.chained
+        and event.reason == "unknown_user"
+        and not session.ended
+        and event.source not in MECHANISMS
+    ):
         session.hold(event.source, 1)
         host.held.append((event.at + _CHAIN_WAIT, event.session, event.source))
         if len(host.held) > _UNHELD:
@@ -157,7 +162,9 @@ def end(ledger: Ledger, host: Host, event: AuthEvent) -> None:
         _learn(host, session, event)
         lines = session.attempts(host.lines_per_attempt, chained=host.chained)
         if event.witness == "end_2.3" and event.source != "other" and lines < event.count:
-            session.anonymous = host.anonymous(event.at - event.seconds - 1.0, event.at + 1.0, event.count - lines)
+            session.anonymous = host.anonymous(
+                event.at - event.seconds - 1.0, event.at + 1.0, event.count - lines
+            )
     estimate = session.estimate(host.lines_per_attempt, chained=host.chained, verbose=host.verbose)
     if event.count and session.counted:
         ledger.stats.witness_suppressed.add(("dovecot",), min(session.counted, event.count))
@@ -187,7 +194,9 @@ def _of_address(host: Host, client: Client, event: AuthEvent) -> Session | None:
         session = host.sessions.peek(key)
         if session is None or session.ended or session.success or session.last < since:
             continue
-        fits = session.user is not None and event.user is not None and session.user.lower() == event.user.lower()
+        fits = (
+            session.user is not None and event.user is not None and session.user.lower() == event.user.lower()
+        )
         if best is None or fits:
             best = session
             host.sessions.touch(key)
@@ -198,9 +207,8 @@ def _of_address(host: Host, client: Client, event: AuthEvent) -> Session | None:
 
 def _move(ledger: Ledger, session: Session, protocol: str) -> str:
     """Move what was counted before the protocol showed; return the protocol."""
-    if session.protocol == "unknown" and protocol != "unknown":
-        if session.counted:
-            ledger.moves.append((session.ip, session.reason, protocol, session.counted))
+    if session.protocol == "unknown" and protocol != "unknown" and session.counted:
+        ledger.moves.append((session.ip, session.reason, protocol, session.counted))
     return protocol
 
 
@@ -246,7 +254,7 @@ def anonymous(ledger: Ledger, host: Host, event: AuthEvent) -> None:
 
 def _believe_no_more(ledger: Ledger, host: Host, at: float) -> None:
     """The host turns out to log each attempt: what was believed of N alone is reckoned again."""
-    for _, session in host.sessions.items():
+    for session in host.sessions.values():
         if session.ended:
             estimate = session.estimate(host.lines_per_attempt, chained=host.chained, verbose=True)
             ledger.settle(session, at, min(estimate, session.counted), 0)

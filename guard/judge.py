@@ -1,0 +1,260 @@
+"""Attempts and successes -> bans and findings; and the operator's hand, which decides the same things."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, cast
+
+from guard import addresses, bans, report
+from guard.bans import Bans
+from guard.model import Action, Attempt, Ban, Finding, Policy, Success
+from guard.reader import redact, when
+from guard.rules._window import Window
+from guard.rules.brute_force import BruteForce
+from guard.rules.login_after_failures import LoginAfterFailures
+from guard.sessions._ledger import Client
+from guard.stats import Stats
+from guard.tally import Source, Tally
+
+_FINDINGS: Final = 10_000
+_ROLES: Final = ("client", "trusted", "own", "allowed")
+
+
+class Judge:
+    """Decides on what the ledger counted.  Enforces nothing."""
+
+    __slots__ = (
+        "_allow", "_bans", "_brute", "_deny", "_findings", "_logins", "_policy", "_tally", "findings", "newest", "stats",
+    )  # fmt: skip
+
+    def __init__(self, policy: Policy, stats: Stats, *, keep: bool) -> None:
+        self.stats = stats
+        self.newest = -1.0  # the newest time that any line or the wall clock has shown
+        self.findings: list[Finding] = []
+        self._policy = policy
+        self._tally = Tally(policy.max_addresses, keep=keep)
+        self._brute = BruteForce(policy, keep=keep)
+        self._logins = LoginAfterFailures(policy)
+        self._bans = Bans(policy, keep=keep)
+        self._allow: set[str] = set()  # added by hand
+        self._deny: set[str] = set()
+        self._findings: list[Finding] = []  # since the last call of take_findings
+
+    def _source(self, ip: str, at: float) -> Source | None:
+        """Return the record of a client address; None for one that is no client."""
+        source = self._tally.sources.get(ip)
+        if source is None or source.epoch != self._bans.epoch:
+            role, net = self._bans.role(ip)
+            if role == bans.TRUSTED or role == bans.OWN:  # noqa: PLR1714
+                self.stats.ignored.add((_ROLES[role],))
+                return None
+            if source is None:
+                source = self._tally.add(ip, at)
+            source.role, source.net, source.epoch = role, net, self._bans.epoch
+        return source
+
+    def attempt(self, attempt: Attempt, line: str, done: list[Action]) -> None:
+        """Take one attempt, or one taken back; `line` is its evidence.  What is to be done goes to `done`."""
+        client = cast("Client", attempt.client)
+        known = client.source
+        if known is None or not self._tally.sources.fresh(known):
+            known = self._source(attempt.ip, attempt.at)
+            if known is None:
+                return
+            client.source = known
+        source = cast("Source", known)
+        if source.epoch != self._bans.epoch:
+            self._source(attempt.ip, attempt.at)
+        source.seen(attempt.at)
+        self._tally.sources.touch(attempt.ip)
+        stats = self.stats
+        source.failed(attempt.protocol, attempt.n)
+        if attempt.n > 0:
+            stats.auth_failures.add((attempt.service, attempt.protocol, attempt.reason))
+        else:
+            stats.auth_revoked.add((attempt.service, attempt.protocol))
+        if attempt.user is not None:
+            source.named(attempt.user, attempt.n)
+        if source.role == bans.ALLOWED:
+            stats.ignored.add(("allowed",))
+            return
+        net = source.net
+        active = self._bans.covering(net, attempt.at)
+        if attempt.n < 0:
+            if not self._brute.take_back(net, attempt.at) and active is not None:
+                self._take_back(net, attempt.at, done)
+            return
+        if active is not None:
+            self._bans.failed_again(active, attempt.at)
+            return
+        held = source.window
+        if held is None or not self._brute.windows.fresh(held):
+            held = source.window = self._brute.window(net, attempt.at)
+        window = cast("Window", held)
+        if not self._brute.feed(net, window, attempt.at, line):
+            return
+        is_open = None if attempt.open < 0 else attempt.open == 1
+        ban = self._bans.impose(
+            net, attempt.at, BruteForce.name, window.times, [redact(text) for text in window.lines], is_open
+        )
+        stats.findings.add((BruteForce.name,))
+        stats.bans.add((ban.rule, addresses.family(net)))
+        done.append(ban)
+
+    def _take_back(self, net: str, at: float, done: list[Action]) -> None:
+        active = self._bans.covering(net, at)
+        if active is None or not self._bans.take_back(active, at):
+            return
+        window = self._brute.window(net, at)
+        for time, text in zip(active.times, active.lines, strict=True):
+            self._brute.feed(net, window, time, text)
+        done.append(self._bans.revoke(net, max(at, self.newest)))
+        self.stats.unbans.add(("revoked",))
+
+    def move(self, ip: str, reason: str, protocol: str, n: int) -> None:
+        """Take `n` attempts of Dovecot that were counted before their protocol showed."""
+        role, _ = self._bans.role(ip)
+        if role == bans.TRUSTED or role == bans.OWN:  # noqa: PLR1714
+            return
+        self.stats.auth_revoked.add(("dovecot", "unknown"), n)
+        self.stats.auth_failures.add(("dovecot", protocol, reason), n)
+        self._tally.move(ip, protocol, n)
+
+    def success(self, success: Success) -> None:
+        """Take one login that went through."""
+        self.stats.auth_successes.add((success.service, success.protocol), success.count)
+        source = self._source(success.ip, success.at)
+        if source is None:
+            return
+        source.seen(success.at)
+        self._tally.sources.touch(success.ip)
+        source.successes += success.count
+        user = success.user
+        if user is None:
+            return
+        finding = self._logins.judge(success.at, success.ip, user, source.failures_for(user))
+        source.named(user, -source.failures_for(user))
+        if finding is not None:
+            self.stats.findings.add((finding.rule,))
+            self._findings.append(finding)
+            if len(self.findings) < _FINDINGS:
+                self.findings.append(finding)
+
+    def take_findings(self) -> list[Finding]:
+        """Return the findings since the last call."""
+        found = self._findings
+        self._findings = []
+        return found
+
+    def explain_address(self, ip: str) -> dict[str, object]:
+        """Return everything known of one address: what it did, its window, its ban."""
+        role, net = self._bans.role(ip)
+        source = self._tally.sources.peek(ip)
+        window = self._brute.windows.peek(net)
+        active = self._bans.covering(net, self.newest)
+        offender = self._bans.offenders.peek(net)
+        return {
+            "ip": ip,
+            "net": net,
+            "role": _ROLES[role],
+            "source": None if source is None else report.source_values(ip, source),
+            "window": [] if window is None else [
+                {"at": when(at), "line": redact(line)} for at, line in zip(window.times, window.lines, strict=True)
+            ],
+            "needed": self._policy.failures,
+            "seconds": self._policy.window,
+            "ban": None if active is None else report.active_values(active, net),
+            "bans": 0 if offender is None else offender.bans,
+        }  # fmt: skip
+
+    def active_bans(self) -> list[Ban]:
+        """Return the bans in force."""
+        return [active.ban for active in self._bans.active.values()]
+
+    def wanted(self) -> dict[str, int]:
+        """Return how many bans are wanted, by family."""
+        return report.bans_by_family(self._bans)
+
+    # -- the operator's hand ---------------------------------------------------------------------------------------
+
+    def ban(self, net: str, seconds: float, now: float, *, force: bool = False) -> list[Action]:
+        """Ban a net (canonical CIDR) by hand; ValueError says why it may not be."""
+        refusal = self._bans.refusal(net, force=force)
+        if refusal is not None:
+            raise ValueError(refusal)
+        ban = self._bans.by_hand(net, now, now + seconds, "manual")
+        self.stats.bans.add(("manual", addresses.family(net)))
+        return [ban]
+
+    def unban(self, net: str, now: float) -> list[Action]:
+        """End the bans of a net and of every net inside it; [] when there were none."""
+        inside = addresses.NetSet((net,))
+        return self._lift([n for n in self._bans.active if inside.holds(n)], now, "manual")
+
+    def allow(self, net: str, now: float) -> list[Action]:
+        """Add a net to the allow list; the bans that touch it end at once."""
+        self._allow.add(net)
+        self._relist()
+        allowed = addresses.NetSet((net,))
+        return self._lift([n for n in self._bans.active if allowed.touches(n)], now, "allowed")
+
+    def disallow(self, net: str) -> bool:
+        """Take a net that was added by hand from the allow list; whether it was there."""
+        there = net in self._allow
+        self._allow.discard(net)
+        self._relist()
+        return there
+
+    def deny(self, net: str, now: float, *, force: bool = False) -> list[Action]:
+        """Add a net to the deny list: a ban without end.  ValueError says why it may not be."""
+        refusal = self._bans.refusal(net, force=force)
+        if refusal is not None:
+            raise ValueError(refusal)
+        self._deny.add(net)
+        self.stats.bans.add(("deny", addresses.family(net)))
+        return [self._bans.by_hand(net, now, math.inf, "deny")]
+
+    def undeny(self, net: str, now: float) -> list[Action]:
+        """Take a net that was added by hand from the deny list; [] when it was not there."""
+        if net not in self._deny:
+            return []
+        self._deny.discard(net)
+        return self._lift([net], now, "manual")
+
+    def lists(self) -> dict[str, list[str]]:
+        """Return both lists, configured and added by hand."""
+        return {
+            "allow": sorted({*self._policy.allow, *self._allow}),
+            "deny": sorted({*self._policy.deny, *self._deny}),
+        }
+
+    def configure(self, policy: Policy, now: float) -> list[Action]:
+        """Take a configuration (also the first one: its deny list is enforced here); return what it changes."""
+        self._policy = policy
+        self._brute.reconfigure(policy)
+        self._logins.reconfigure(policy)
+        self._relist()
+        listed = {*policy.deny, *self._deny}
+        done = self._lift(
+            [n for n, a in self._bans.active.items() if a.ban.rule == "deny" and n not in listed],
+            now,
+            "manual",
+        )
+        allowed = addresses.NetSet((*policy.allow, *self._allow))
+        done += self._lift([n for n in self._bans.active if allowed.touches(n)], now, "allowed")
+        for net in sorted(listed):
+            active = self._bans.active.get(net)
+            if (active is None or active.ban.rule != "deny") and self._bans.refusal(net, force=True) is None:
+                done.append(self._bans.by_hand(net, now, math.inf, "deny"))
+        return done
+
+    def _relist(self) -> None:
+        self._bans.reconfigure(self._policy, (*self._policy.allow, *self._allow))
+
+    def _lift(self, nets: list[str], now: float, cause: str) -> list[Action]:
+        done: list[Action] = []
+        for net in nets:
+            if net in self._bans.active:
+                done.append(self._bans.lift(net, now, cause))
+                self.stats.unbans.add((cause,))
+        return done

@@ -1,6 +1,7 @@
 # `make run` guards this host, `make test` proves the program: both do all set-up by themselves.
 SHELL := /bin/bash
-PYTHON ?= python3
+# Debian's own Python where there is one: it is built for speed, a python3 earlier in PATH often is not.
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3.1[1-9]) python3)
 BIN := .venv/bin
 LOCKED := flock .venv/pyvenv.cfg
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --quiet

@@ -66,8 +66,7 @@ def replay(
         )
     report = {"schema": SCHEMA, **engine.report()}
     if format == "json":
-        json.dump(report, sys.stdout, ensure_ascii=False)
-        print()
+        print(json.dumps(report, ensure_ascii=False))  # `json.dump` would encode in pure Python, a write a token
     else:
         from guard.cli._summary import show  # noqa: PLC0415 - loads rich
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import gc
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -45,8 +44,6 @@ def replay(
         config: Rules and lists from this configuration. Default: the product's own defaults.
         format: How to show the result.
     """
-    # The engine makes no cycles: looking for them among a million entries took a third of the time.
-    gc.set_threshold(50_000, 20, 1000)
     policy = policy_of(config)
     gc.disable()  # the core makes no cycles, and a million live objects are costly to look through
     with ExitStack() as stack:

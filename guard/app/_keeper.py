@@ -1,6 +1,7 @@
-"""Saves checkpoints, one transaction each, in a thread of its own.
+"""Saves checkpoints in a thread of its own, one transaction for all that have come since the last.
 
-What could not be saved is kept and goes into the next one, a row once: memory is bounded by what the engine remembers.
+Checkpoints that follow one another make one: the later rows and positions win.  So the engine is asked for its changes
+in small slices however long the store takes, and memory is bounded by what the engine remembers.
 """
 
 from __future__ import annotations
@@ -27,17 +28,23 @@ class Keeper:
         self._rows: dict[tuple[str, str], str | None] = {}
         self._positions: dict[str, str | None] = {}
         self._actions: list[Action] = []
-        self._saving = asyncio.Lock()
+        self._ready = asyncio.Event()
 
-    async def save(self, checkpoint: Checkpoint) -> None:
-        """Save `checkpoint` and what is left of earlier ones; trouble is told, never raised."""
+    def take(self, checkpoint: Checkpoint) -> None:
+        """Have `checkpoint` saved; returns at once."""
         for table, key, text in checkpoint.rows:
             self._rows[table, key] = text
         self._positions |= checkpoint.positions
         self._actions += checkpoint.actions[: _HISTORY - len(self._actions)]
-        async with self._saving:
-            if self._rows or self._positions or self._actions:
-                await self._write()
+        if self._rows or self._positions or self._actions:
+            self._ready.set()
+
+    async def run(self) -> None:
+        """Save what is taken until cancelled; trouble is told, and the next checkpoint tries again."""
+        while True:
+            await self._ready.wait()
+            self._ready.clear()
+            await self._writing(self._write())
 
     async def _write(self) -> None:
         rows, self._rows = self._rows, {}
@@ -61,6 +68,9 @@ class Keeper:
         self.trouble = ""
 
     async def close(self) -> None:
-        """Give the store back."""
+        """Save what is left, and give the store back."""
+        await self._finished.wait()
+        if self._rows or self._positions or self._actions:
+            await self._write()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
         self._thread.shutdown()

@@ -114,7 +114,7 @@ class Client(Entry):
 
     def worth_keeping(self, at: float) -> bool:
         """Keep what may still be paired or has just failed."""
-        return at - self.confirmed < CONFIRMED or at - self.seen_at < VISIBLE or self.pairs is not None
+        return at - self.confirmed < CONFIRMED or at - self.seen_at < VISIBLE
 
     def fields(self) -> tuple[str, ...]:
         """Return what is saved."""

@@ -11,7 +11,6 @@ _NAMES: Final = 16
 _STAMPS: Final = 1024
 _UNKNOWN: Final = 128
 LIFE: Final = 3600.0
-_LINGER: Final = 60.0
 
 
 class Session(Entry):
@@ -192,12 +191,6 @@ class Session(Entry):
         if self.cause == "other":
             return lines
         return max(lines, said - self.authenticate - self.errors - (1 if self.cause == "waiting" else 0))
-
-    def worth_keeping(self, at: float) -> bool:
-        """Keep what is open, and for a minute what has ended."""
-        return at - self.last < _LINGER or (
-            not self.ended and not self.success and self.counted > 0 and at - self.first < LIFE
-        )
 
     def fields(self) -> tuple[str, ...]:
         """Return what is saved."""

@@ -266,3 +266,9 @@ def test_a_reload_with_a_mistake_keeps_the_old_rules(daemon):
     daemon.config.write_text(good)
     daemon.signal(signal.SIGHUP)
     daemon.until(lambda: daemon.ask("status")["configuration"]["ok"])
+
+
+def test_a_name_in_the_allow_list_stands_for_its_addresses(tmp_path):
+    with Daemon(tmp_path, more='[lists]\nallow = ["localhost", "no-such-host.invalid"]') as daemon:
+        assert "127.0.0.1/32" in daemon.ask("lists")["allow"]
+        assert events(daemon, "lists.allow: a name does not resolve")[0]["name"] == "no-such-host.invalid"

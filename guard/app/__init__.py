@@ -47,6 +47,10 @@ __all__ = ["CannotRunError", "run"]
 
 TICK: Final = 0.25  # seconds
 CHECKPOINT: Final = 1.0
+SLICE: Final = (
+    0.2  # seconds between two checkpoints while there is so much to save that asking for it takes time
+)
+SLOW: Final = 0.03
 REFRESH: Final = 60.0  # own addresses, names of the allow list
 RESTART: Final = 30.0  # the longest wait before a source that failed is made again
 _AT_START_ONLY: Final = ("source", "firewall", "store", "http", "control", "limits")
@@ -117,7 +121,7 @@ class Daemon:
         self._sources: list[Source] = [_place.source_of(table, state.positions) for table in tables]
         self._view = View(engine, self._enforcer, self._keeper, self._sources, config.store.url)
         self._requests = Requests(self._pipeline, self._enforcer, self._view, reasons)
-        stack.push_async_callback(self._checkpoint)
+        stack.callback(self._checkpoint)
         control = ControlServer(config.control.socket, self._requests.handle)
         await control.open()
         stack.push_async_callback(control.close)
@@ -185,7 +189,7 @@ class Daemon:
     # -- work ------------------------------------------------------------------------------------------------------
 
     def _work(self) -> list[Coroutine[None, None, None]]:
-        work = [self._pipeline.consume(), self._enforcer.run(), self._enforcer.watch()]
+        work = [self._pipeline.consume(), self._enforcer.run(), self._enforcer.watch(), self._keeper.run()]
         return [*work, self._ticks(), self._checkpoints(), self._reloads(), self._refresh()]
 
     async def _ticks(self) -> None:
@@ -199,19 +203,22 @@ class Daemon:
             await asyncio.sleep(TICK)
 
     async def _checkpoints(self) -> None:
+        pause = CHECKPOINT
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CHECKPOINT):
+                async with asyncio.timeout(pause):
                     await self._pipeline.fresh.wait()
             self._pipeline.fresh.clear()
             self._view.sample()
-            await self._checkpoint()
+            began = time.monotonic()
+            self._checkpoint()
+            pause = CHECKPOINT if time.monotonic() - began < SLOW else SLICE
 
-    async def _checkpoint(self) -> None:
+    def _checkpoint(self) -> None:
         checkpoint = self._pipeline.checkpoint()
         checkpoint.rows.extend(self._requests.unsaved)
         self._requests.unsaved.clear()
-        await self._keeper.save(checkpoint)
+        self._keeper.take(checkpoint)
 
     async def _sources_until_their_end(self) -> None:
         """Read every source; when all have ended (standard input can) and are processed, stop."""

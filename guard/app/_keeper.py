@@ -44,20 +44,24 @@ class Keeper:
         while True:
             await self._ready.wait()
             self._ready.clear()
-            await self._writing(self._write())
+            await self._write()
 
     async def _write(self) -> None:
         rows, self._rows = self._rows, {}
         positions, self._positions = self._positions, {}
         actions, self._actions = self._actions, []
-        flat = [(table, key, text) for (table, key), text in rows.items()]
+
+        def save() -> None:
+            flat = [(table, key, text) for (table, key), text in rows.items()]
+            self._store.save(flat, positions, actions)
+
         try:
-            await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._store.save, flat, positions, actions
-            )
+            await asyncio.get_running_loop().run_in_executor(self._thread, save)
+        except asyncio.CancelledError:  # nobody will learn how this ends: `close` saves it once more
+            self._again(rows, positions)
+            raise
         except StoreError as error:
-            self._rows = rows | self._rows
-            self._positions = positions | self._positions
+            self._again(rows, positions)
             self._actions = actions + self._actions
             if not self.trouble:
                 logger().error("the state is not saved", reason=str(error))
@@ -67,9 +71,12 @@ class Keeper:
             logger().warning("the state is saved again")
         self.trouble = ""
 
+    def _again(self, rows: dict[tuple[str, str], str | None], positions: dict[str, str | None]) -> None:
+        self._rows = rows | self._rows
+        self._positions = positions | self._positions
+
     async def close(self) -> None:
         """Save what is left, and give the store back."""
-        await self._finished.wait()
         if self._rows or self._positions or self._actions:
             await self._write()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)

@@ -88,7 +88,10 @@ class Engine(Judge):
         if now >= 0:
             self.newest = max(self.newest, now)
             reader.clock.advance(now)
-        lines = data.decode("utf-8", "surrogateescape").split("\n")
+        text = data.decode("utf-8", "surrogateescape")
+        if "\r" in text:
+            text = text.replace("\r\n", "\n").removesuffix("\r")
+        lines = text.split("\n")
         if not lines[-1]:
             lines.pop()
         self.lines_read += len(lines)

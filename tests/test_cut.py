@@ -96,15 +96,7 @@ def test_the_live_engine_says_after_a_line_what_replay_says_of_the_file_cut_ther
     assert live.report() == replayed(tmp_path / "whole.log", lines[: cuts[-1]])
 
 
-# An attempt that waits for the success of its chain is stamped by `tick` with the tick's time, by the next line with
-# the line's: guard/sessions/dovecot.py, release.
-TICKED = pytest.mark.xfail(reason="a chain's waiting attempt takes the time of the tick", strict=True)
-
-
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, marks=TICKED if case == "bookworm-multipass" else []) for case in CAPTURES],
-)
+@pytest.mark.parametrize("case", CAPTURES)
 def test_a_capture_cut_anywhere_says_what_the_live_engine_said(case):
     """The live clock runs with the log, and the engine is told the time between all lines, as the daemon does."""
     logs = expected(case)["logs"]

@@ -261,9 +261,6 @@ def test_an_oversized_line_is_not_kept_in_memory():
         assert sum(map(len, engine._halves.values())) <= 1 << 20
 
 
-@pytest.mark.xfail(
-    reason="the engine leaves the carriage return on the line, and Dovecot's patterns end at \\Z"
-)
 def test_carriage_returns_before_the_line_feed_are_no_part_of_the_line():
     lines = [form[3] for form in FORMS]
     plain = "".join(line + "\n" for line in lines).encode()

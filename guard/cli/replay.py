@@ -63,7 +63,9 @@ def replay(
         )
     report = {"schema": SCHEMA, **engine.report()}
     if format == "json":
-        print(json.dumps(report, ensure_ascii=False))  # `json.dump` would encode in pure Python, a write a token
+        print(
+            json.dumps(report, ensure_ascii=False)
+        )  # `json.dump` would encode in pure Python, a write a token
     else:
         from guard.cli._summary import show  # noqa: PLC0415 - loads rich
 

@@ -48,7 +48,7 @@ class Sessions:
         ledger = self.ledger
         if ledger.sogo:
             book = ledger.sogo.get(source)
-            if book is not None and book.pid and event.service != "sogo":
+            if book is not None and (book.pid or book.own) and event.service != "sogo":
                 sogo.quarantined(ledger, book)  # a SOGo user name may hold lines of every daemon
                 return
         host = ledger.host(event.host)

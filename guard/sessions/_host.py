@@ -32,17 +32,18 @@ class Worker:
 class Sogo(Entry):
     """The workers that one source shows, and its quarantine.  By source: in a forged line the host is forged too."""
 
-    __slots__ = ("left", "literal", "pid", "workers")
+    __slots__ = ("left", "literal", "own", "pid", "workers")
 
     def __init__(self) -> None:
         self.workers: dict[str, Worker] = {}
         self.pid = ""  # of the broken record; "" where there is no quarantine
         self.literal = ""
         self.left = 0
+        self.own = False  # SOGo's own file: no other daemon writes there
 
     def fields(self) -> tuple[str, ...]:
         """Return what is saved."""
-        return ("workers", "pid", "literal", "left")
+        return ("workers", "pid", "literal", "left", "own")
 
     def dump(self) -> list[object]:
         """Return the book as JSON values."""

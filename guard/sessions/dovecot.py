@@ -82,8 +82,8 @@ def find(ledger: Ledger, host: Host, event: AuthEvent, key: str, ip: str) -> Ses
 def release(ledger: Ledger, host: Host, at: float) -> None:
     """Count the held lines that no success has explained in time."""
     while host.held and host.held[0][0] <= at:
-        _, key, passdb = host.held.pop(0)
-        _release(ledger, host, at, key, passdb)
+        until, key, passdb = host.held.pop(0)
+        _release(ledger, host, until, key, passdb)  # its own time, whoever finds that it has come
 
 
 def _release(ledger: Ledger, host: Host, at: float, key: str, passdb: str) -> None:

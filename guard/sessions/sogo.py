@@ -20,6 +20,8 @@ _QUARANTINE: Final = 4096  # lines
 def hear(ledger: Ledger, book: Sogo, event: AuthEvent) -> None:
     """Enter one record of SOGo."""
     witness = event.witness
+    if event.process and not event.host:
+        book.own = True
     access = witness.startswith("access")
     if book.pid:
         if not access or event.pid != book.pid or (book.literal and event.source != book.literal):
@@ -60,6 +62,7 @@ def hear(ledger: Ledger, book: Sogo, event: AuthEvent) -> None:
 def quarantined(ledger: Ledger, book: Sogo) -> None:
     """Note a line that may be an attacker's text."""
     ledger.stats.ignored.add(("anomaly",))
-    book.left -= 1
-    if book.left <= 0:
-        book.pid = ""
+    if book.pid:
+        book.left -= 1
+        if book.left <= 0:
+            book.pid = ""

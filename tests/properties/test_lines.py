@@ -172,10 +172,13 @@ FORGED = [
 ]
 
 
-@pytest.mark.xfail(
-    reason="a name that brings the record's own tail along: its first line is whole, so nothing is in quarantine"
+# The second writes a whole session of SOGo's in SOGo's own grammar: only the proxy's log could tell.
+UNKNOWABLE = pytest.mark.xfail(
+    reason="the whole text of several records, well formed, in one user name", strict=True
 )
-@pytest.mark.parametrize("forged", FORGED)
+
+
+@pytest.mark.parametrize("forged", [FORGED[0], pytest.param(FORGED[1], marks=UNKNOWABLE)])
 def test_a_name_that_ends_its_own_record_blames_nobody_else(forged):
     log = sogo(f"SOGoRootPage Login from '{CLIENT}' for user 'x'{TAIL}\n{forged}'{TAIL}")
     log += sogo(f'{CLIENT} "POST /SOGo/connect HTTP/1.0" 403 33/90 0.058 - - 3M - 12')

@@ -14,7 +14,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-import generate
+import generate  # type: ignore[import-not-found]  # beside this script
 
 LINES = 1_000_000
 
@@ -35,7 +35,8 @@ def main() -> None:
     mailward = str(Path(sys.executable).with_name("mailward"))
     child = subprocess.Popen([mailward, "replay", "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     assert child.stdin is not None
-    written, n, samples = 0, 0, []
+    written = n = 0
+    samples: list[float] = []
     while written < wanted:
         at = generate.START + timedelta(days=n)
         child.stdin.write(block.replace(day, f"{at:%b} {at.day:2d} ".encode()))

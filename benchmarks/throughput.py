@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import generate
+import generate  # type: ignore[import-not-found]  # beside this script
 
 RUNS = 3
 SHARES = (0.1, 0.9)

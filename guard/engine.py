@@ -9,7 +9,7 @@ from guard import report
 from guard.clock import Clock
 from guard.judge import Judge
 from guard.model import CANCELLED, REFUSED, UNJUDGED, Action, AuthEvent, Finding, Policy
-from guard.reader import NAMES, Reader, describe, redact, when
+from guard.reader import NAMES, Reader, describe, when
 from guard.sessions import Sessions
 from guard.state import Keeper, Row
 from guard.stats import Stats
@@ -101,14 +101,14 @@ class Engine(Judge):
                 event = reader.read(rest, now)
                 rest = reader.rest
                 if event is not None:
-                    self._event(event, source, line, done)
+                    self._event(event, source, done)
                 elif reader.unparsed:
                     self.unparsed += 1
                     self._relevant += 1
         self.stats.lines.add((source, "all"), len(lines))
         return done
 
-    def _event(self, event: AuthEvent, source: str, line: str, done: list[Action]) -> None:
+    def _event(self, event: AuthEvent, source: str, done: list[Action]) -> None:
         self._relevant += 1
         at = event.at
         if self._first < 0:
@@ -122,17 +122,15 @@ class Engine(Judge):
         self._sessions.feed(event, source)
         ledger = self._sessions.ledger
         if ledger.out or ledger.successes or ledger.moves:
-            self._drain(line, done)
+            self._drain(done)
 
-    def _drain(self, line: str, done: list[Action]) -> None:
+    def _drain(self, done: list[Action]) -> None:
         ledger = self._sessions.ledger
-        if "given password: " in line:  # it is kept with the windows and saved: never with the password
-            line = redact(line)
         for ip, reason, protocol, n in ledger.moves:
             self.move(ip, reason, protocol, n)
         ledger.moves.clear()
         for attempt in ledger.out:
-            self.attempt(attempt, line, done)
+            self.attempt(attempt, done)
         ledger.out.clear()
         for success in ledger.successes:
             self.success(success)
@@ -145,7 +143,7 @@ class Engine(Judge):
         done: list[Action] = []
         self.newest = max(self.newest, now)
         self._sessions.tick(now)
-        self._drain("", done)
+        self._drain(done)
         for unban in self._bans.expire(now):
             self.stats.unbans.add(("expired",))
             done.append(unban)

@@ -7,8 +7,8 @@ from typing import Final, cast
 
 from guard import addresses, bans, report
 from guard.bans import Bans
-from guard.model import Action, Attempt, Ban, Finding, Policy, Success
-from guard.reader import redact, when
+from guard.model import Action, Attempt, Ban, Finding, Policy, Success, readable
+from guard.reader import when
 from guard.rules._window import Window
 from guard.rules.brute_force import BruteForce
 from guard.rules.login_after_failures import LoginAfterFailures
@@ -53,8 +53,8 @@ class Judge:
             source.role, source.net, source.epoch = role, net, self._bans.epoch
         return source
 
-    def attempt(self, attempt: Attempt, line: str, done: list[Action]) -> None:
-        """Take one attempt, or one taken back; `line` is its evidence.  What is to be done goes to `done`."""
+    def attempt(self, attempt: Attempt, done: list[Action]) -> None:
+        """Take one attempt, or one taken back.  What is to be done goes to `done`."""
         client = cast("Client", attempt.client)
         known = client.source
         if known is None or not self._tally.sources.fresh(known):
@@ -91,11 +91,11 @@ class Judge:
         if held is None or not self._brute.windows.fresh(held):
             held = source.window = self._brute.window(net, attempt.at)
         window = cast("Window", held)
-        if not self._brute.feed(net, window, attempt.at, line):
+        if not self._brute.feed(net, window, attempt.at, attempt.line):
             return
         is_open = None if attempt.open < 0 else attempt.open == 1
         ban = self._bans.impose(
-            net, attempt.at, BruteForce.name, window.times, [redact(text) for text in window.lines], is_open
+            net, attempt.at, BruteForce.name, window.times, [readable(text) for text in window.lines], is_open
         )
         stats.findings.add((BruteForce.name,))
         stats.bans.add((ban.rule, addresses.family(net)))
@@ -159,7 +159,7 @@ class Judge:
             "role": _ROLES[role],
             "source": None if source is None else report.source_values(ip, source),
             "window": [] if window is None else [
-                {"at": when(at), "line": redact(line)} for at, line in zip(window.times, window.lines, strict=True)
+                {"at": when(at), "line": readable(line)} for at, line in zip(window.times, window.lines, strict=True)
             ],
             "needed": self._policy.failures,
             "seconds": self._policy.window,

@@ -105,6 +105,7 @@ class AuthEvent:
         "host",
         "ip",
         "kind",
+        "line",
         "method",
         "password",
         "pid",
@@ -154,12 +155,13 @@ class AuthEvent:
         self.source = source
         self.password = password
         self.process = record.process
+        self.line = ""  # the whole line, without a password: what an attempt rests on
 
 
 class Attempt:
     """One attempt counted (`n` = 1) or taken back (`n` = -1)."""
 
-    __slots__ = ("at", "client", "ip", "n", "open", "protocol", "reason", "service", "user")
+    __slots__ = ("at", "client", "ip", "line", "n", "open", "protocol", "reason", "service", "user")
 
     def __init__(
         self,
@@ -172,6 +174,7 @@ class Attempt:
         n: int,
         is_open: int,
         client: object,
+        line: str,
     ) -> None:
         self.at = at
         self.ip = ip
@@ -181,6 +184,7 @@ class Attempt:
         self.reason = reason
         self.n = n
         self.open = is_open  # 1: its session has shown no end line, 0: it has, -1: there is no session
+        self.line = line
         self.client = client  # the ledger's book of the address, which remembers the later stages' too
 
 

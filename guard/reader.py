@@ -81,6 +81,7 @@ class Reader:
         event = _parse(parser, record)
         if event is not None:
             self._ok[parser] += 1
+            event.line = line if event.password is None and event.source != "ambiguous" else redact(line)
             return event
         self.unparsed = _suspicious(parser, record.text)
         self.stats.parse.add((NAMES[parser], "unparsed" if self.unparsed else "foreign"))

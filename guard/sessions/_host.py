@@ -109,9 +109,8 @@ class Host(Entry):
         self.faceless = False  # and some of them name nobody (2.3, auth_cache_verify_password_with_worker)
         self.chained = False  # several passdbs write a line each for one attempt
         self.lines_per_attempt: dict[str, int] = {}  # by passdb, where it is not one
-        self.held: list[
-            tuple[float, str, str]
-        ] = []  # (until, session, passdb): lines that a success may explain
+        # (until, session, passdb, line): auth lines that a success may explain
+        self.held: list[tuple[float, str, str, str]] = []
         self.pool: list[float] = []  # times of anonymous failure lines that no Postfix failure has claimed
         self.claims: list[
             tuple[float, str]
@@ -164,7 +163,7 @@ class Host(Entry):
 
     def load(self, values: list[Any]) -> None:
         """Take the values that `dump` gave."""
-        values[6] = [(until, key, passdb) for until, key, passdb in values[6]]
+        values[6] = [(until, key, passdb, line) for until, key, passdb, line in values[6]]
         values[8] = [(at, ip) for at, ip in values[8]]
         super().load(values)
 

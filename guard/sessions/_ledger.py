@@ -236,10 +236,21 @@ class Ledger:
         """Report one attempt at the event's time."""
         reason = event.reason or "unspecified"
         self.out.append(
-            Attempt(event.at, ip, event.user, event.service, event.protocol, reason, 1, is_open, client)
+            Attempt(
+                event.at,
+                ip,
+                event.user,
+                event.service,
+                event.protocol,
+                reason,
+                1,
+                is_open,
+                client,
+                event.line,
+            )
         )
 
-    def settle(self, session: Session, at: float, estimate: int, is_open: int) -> None:
+    def settle(self, session: Session, at: float, estimate: int, is_open: int, line: str) -> None:
         """Report the difference between the estimate and what was reported of a Dovecot session so far."""
         if session.counted == estimate:
             return
@@ -248,14 +259,23 @@ class Ledger:
             confirm(client, at)
         while session.counted < estimate:
             session.stamped(at)
-            self._report(session, client, at, 1, is_open)
+            self._report(session, client, at, 1, is_open, line)
         while session.counted > estimate:
-            self._report(session, client, session.unstamped(), -1, is_open)
+            self._report(session, client, session.unstamped(), -1, is_open, line)
 
-    def _report(self, session: Session, client: Client, at: float, n: int, is_open: int) -> None:
+    def _report(self, session: Session, client: Client, at: float, n: int, is_open: int, line: str) -> None:
         self.out.append(
             Attempt(
-                at, session.ip, session.user, "dovecot", session.protocol, session.reason, n, is_open, client
+                at,
+                session.ip,
+                session.user,
+                "dovecot",
+                session.protocol,
+                session.reason,
+                n,
+                is_open,
+                client,
+                line,
             )
         )
 
@@ -263,7 +283,7 @@ class Ledger:
         """Report that a Postfix failure counted at `at` was none."""
         self.stats.auth_unjudged.add(("postfix",))
         self.out.append(
-            Attempt(at, ip, None, "postfix", protocol, "unspecified", -1, -1, self.client(ip, at))
+            Attempt(at, ip, None, "postfix", protocol, "unspecified", -1, -1, self.client(ip, at), "")
         )
 
 

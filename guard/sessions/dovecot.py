@@ -46,10 +46,10 @@ def auth(ledger: Ledger, host: Host, event: AuthEvent) -> None:
         and event.source not in MECHANISMS
     ):
         session.hold(event.source, 1)
-        host.held.append((event.at + _CHAIN_WAIT, event.session, event.source))
+        host.held.append((event.at + _CHAIN_WAIT, event.session, event.source, event.line))
         if len(host.held) > _UNHELD:
-            _, key, passdb = host.held.pop(0)
-            _release(ledger, host, event.at, key, passdb)
+            _, key, passdb, line = host.held.pop(0)
+            _release(ledger, host, event.at, key, passdb, line)
     _reckon(ledger, host, session, event)
 
 
@@ -58,7 +58,7 @@ def _reckon(ledger: Ledger, host: Host, session: Session, event: AuthEvent) -> N
     estimate = session.estimate(host.lines_per_attempt, chained=host.chained, verbose=host.verbose)
     if estimate == before and not session.held:
         ledger.stats.witness_suppressed.add(("dovecot",))
-    ledger.settle(session, event.at, estimate, 0 if session.ended else 1)
+    ledger.settle(session, event.at, estimate, 0 if session.ended else 1, event.line)
 
 
 def find(ledger: Ledger, host: Host, event: AuthEvent, key: str, ip: str) -> Session:
@@ -82,17 +82,17 @@ def find(ledger: Ledger, host: Host, event: AuthEvent, key: str, ip: str) -> Ses
 def release(ledger: Ledger, host: Host, at: float) -> None:
     """Count the held lines that no success has explained in time."""
     while host.held and host.held[0][0] <= at:
-        until, key, passdb = host.held.pop(0)
-        _release(ledger, host, until, key, passdb)  # its own time, whoever finds that it has come
+        until, key, passdb, line = host.held.pop(0)
+        _release(ledger, host, until, key, passdb, line)  # its own time, whoever finds that it has come
 
 
-def _release(ledger: Ledger, host: Host, at: float, key: str, passdb: str) -> None:
+def _release(ledger: Ledger, host: Host, at: float, key: str, passdb: str, line: str) -> None:
     session = host.sessions.peek(key)
     if session is None or session.success or session.held is None or not session.hold(passdb, -1):
         return
     host.sessions.touch(key)
     estimate = session.estimate(host.lines_per_attempt, chained=host.chained, verbose=host.verbose)
-    ledger.settle(session, at, estimate, 0 if session.ended else 1)
+    ledger.settle(session, at, estimate, 0 if session.ended else 1, line)
 
 
 def login(ledger: Ledger, host: Host, event: AuthEvent) -> None:
@@ -117,7 +117,7 @@ def login(ledger: Ledger, host: Host, event: AuthEvent) -> None:
         estimate = session.before_success(event.user, chained=host.chained)
         if estimate < lines and session.unknown:
             host.chained = True
-        ledger.settle(session, event.at, estimate, 0)
+        ledger.settle(session, event.at, estimate, 0, event.line)
         ledger.stats.session_ended("dovecot", session.counted)
         ip = session.ip
     elif event.session is not None:
@@ -168,7 +168,7 @@ def end(ledger: Ledger, host: Host, event: AuthEvent) -> None:
     estimate = session.estimate(host.lines_per_attempt, chained=host.chained, verbose=host.verbose)
     if event.count and session.counted:
         ledger.stats.witness_suppressed.add(("dovecot",), min(session.counted, event.count))
-    ledger.settle(session, event.at, estimate, 0)
+    ledger.settle(session, event.at, estimate, 0, event.line)
     ledger.stats.session_ended("dovecot", session.counted)
 
 
@@ -257,7 +257,7 @@ def _believe_no_more(ledger: Ledger, host: Host, at: float) -> None:
     for session in host.sessions.values():
         if session.ended:
             estimate = session.estimate(host.lines_per_attempt, chained=host.chained, verbose=True)
-            ledger.settle(session, at, min(estimate, session.counted), 0)
+            ledger.settle(session, at, min(estimate, session.counted), 0, "")
 
 
 def error(ledger: Ledger, host: Host, event: AuthEvent) -> None:
@@ -305,7 +305,9 @@ def _smtp(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
         alone = client.alone = Session(ip, event.at)
         client.alone_host = host.name
     alone.hear(event.source, event.user, event.reason or "unspecified", event.at)
-    ledger.settle(alone, event.at, alone.attempts(host.lines_per_attempt, chained=host.chained), -1)
+    ledger.settle(
+        alone, event.at, alone.attempts(host.lines_per_attempt, chained=host.chained), -1, event.line
+    )
 
 
 def postfix_shows(ledger: Ledger, host: Host, client: Client, at: float) -> None:
@@ -319,4 +321,4 @@ def postfix_shows(ledger: Ledger, host: Host, client: Client, at: float) -> None
     pairs = client.waiting()
     pairs.free.extend(stamp for stamp in times if stamp >= at - _BEFORE)
     del pairs.free[:-64]
-    ledger.settle(alone, at, old, -1)
+    ledger.settle(alone, at, old, -1, "")

@@ -297,3 +297,15 @@ def test_invalid_utf8_in_a_name_is_a_name():
     text = json.dumps(engine.report())
     assert "\\udcff" not in text
     assert counted(GOOD) == 1
+
+
+@pytest.mark.xfail(
+    strict=True, reason="evidence is the raw line, and there the password is a list of numbers"
+)
+def test_evidence_of_a_line_in_bytes_holds_no_password():
+    message = b"auth: passwd-file(a,198.51.100.7): Password mismatch (given password: s\xfcsame)"
+    engine = Engine(Policy(), clock=Clock(now=NOW))
+    engine.feed("log", (journal("dovecot", list(message)) + "\n").encode() * 5)
+    told = json.dumps([engine.report()["bans"], engine.changes()])
+    assert '"failures": 5' in told
+    assert ", ".join(map(str, b"same")) not in told

@@ -44,8 +44,12 @@ class Engine(Judge):
 
     # -- the stream ------------------------------------------------------------------------------------------------
 
-    def feed(self, source: str, data: bytes, now: float | None = None) -> list[Action]:
-        """Take any piece of a source's bytes; return what is to be done.  The unfinished line is held."""
+    def feed(self, source: str, data: bytes, now: float | None = None, label: str = "") -> list[Action]:
+        """Take any piece of a source's bytes; return what is to be done.  The unfinished line is held.
+
+        `now`: the wall clock, to which a daemon clamps the lines' times; None in replay.  `label`: the name of the
+        source in the metrics, where `source` is one of its files.
+        """
         half = self._halves.pop(source, b"")
         if source in self._oversize:
             cut = data.find(b"\n")
@@ -63,7 +67,7 @@ class Engine(Judge):
             self._oversize[source] = left
         elif left:
             self._halves[source] = data[end:]
-        return self._lines(source, data[:end], -1.0 if now is None else now)
+        return self._lines(source, data[:end], -1.0 if now is None else now, label or source)
 
     def pending(self, source: str) -> int:
         """Return how many bytes of an unfinished line were taken: a saved position stands that much before them."""
@@ -74,13 +78,13 @@ class Engine(Judge):
         self._halves.pop(source, None)
         self._oversize.pop(source, None)
 
-    def finish(self, source: str, now: float | None = None) -> list[Action]:
+    def finish(self, source: str, now: float | None = None, label: str = "") -> list[Action]:
         """Take the end of the stream: an unfinished last line is a line."""
         half = self._halves.pop(source, b"")
         self._oversize.pop(source, None)
-        return self._lines(source, half, -1.0 if now is None else now) if half else []
+        return self._lines(source, half, -1.0 if now is None else now, label or source) if half else []
 
-    def _lines(self, source: str, data: bytes, now: float) -> list[Action]:
+    def _lines(self, source: str, data: bytes, now: float, label: str) -> list[Action]:
         done: list[Action] = []
         if not data:
             return done
@@ -105,7 +109,8 @@ class Engine(Judge):
                 elif reader.unparsed:
                     self.unparsed += 1
                     self._relevant += 1
-        self.stats.lines.add((source, "all"), len(lines))
+        for service, n in reader.services():
+            self.stats.lines.add((label, service), n)
         return done
 
     def _event(self, event: AuthEvent, source: str, done: list[Action]) -> None:
@@ -139,11 +144,9 @@ class Engine(Judge):
     # -- time ------------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> list[Action]:
-        """Let time pass: what waited counts, what is over ends."""
+        """Let time pass: bans that are over end.  Counts change with lines alone."""
         done: list[Action] = []
         self.newest = max(self.newest, now)
-        self._sessions.tick(now)
-        self._drain(done)
         for unban in self._bans.expire(now):
             self.stats.unbans.add(("expired",))
             done.append(unban)

@@ -14,7 +14,7 @@ from typing import Final
 from guard import scan
 from guard.clock import Clock
 from guard.envelope import Envelope
-from guard.model import BARE, SOGO, AuthEvent, Record, readable
+from guard.model import SOGO, AuthEvent, Record, readable
 from guard.parsers import dovecot_auth, dovecot_login, mailcow_ui, postfix_postscreen, postfix_smtpd, sogo
 from guard.stats import Stats
 
@@ -27,6 +27,8 @@ NAMES: Final = (
     sogo.NAME,
     mailcow_ui.NAME,
 )
+# By the family of guard.model; what has no head may be anybody's.
+_FAMILIES: Final = ("other", "postfix", "postfix", "postfix", "dovecot", "sogo", "other")
 _SERVICES: Final = ("", "dovecot", "dovecot", "postfix", "postfix", "sogo", "mailcow")
 # Two workers of SOGo that write at once put two records on one line.
 _MERGED: Final = re.compile(
@@ -44,7 +46,18 @@ class Reader:
     nobody could read it) and `rest` (a second record on the same physical line, "" mostly).
     """
 
-    __slots__ = ("_envelope", "_ok", "clock", "last", "parser", "rest", "stamped", "stats", "unparsed")
+    __slots__ = (
+        "_envelope",
+        "_families",
+        "_ok",
+        "clock",
+        "last",
+        "parser",
+        "rest",
+        "stamped",
+        "stats",
+        "unparsed",
+    )
 
     def __init__(self, clock: Clock, stats: Stats) -> None:
         self.clock = clock
@@ -56,6 +69,7 @@ class Reader:
         self.unparsed = False
         self._envelope = Envelope()
         self._ok = [0] * len(NAMES)
+        self._families = [0] * len(_FAMILIES)
 
     def read(self, line: str, now: float) -> AuthEvent | None:
         """Return what `line` means, None when it says nothing.  `now` < 0: replay; else times are clamped to it."""
@@ -63,13 +77,14 @@ class Reader:
         self.unparsed = False
         self.rest = ""
         self.parser = scan.NONE
-        if not opened.open(line):
-            self.stamped += 1
-            return None
+        matters = opened.open(line)
         family = opened.origin.family
-        parser = scan.route(family, opened.text, opened.start)
-        if family != BARE or opened.stamp or opened.at >= 0:
+        self._families[family] += 1
+        if opened.stamp or opened.at >= 0:
             self.stamped += 1
+        if not matters:
+            return None
+        parser = scan.route(family, opened.text, opened.start)
         if parser == scan.NONE:
             return None
         self.parser = parser
@@ -88,6 +103,15 @@ class Reader:
         if self.unparsed:
             self.stats.unparsed.add((_SERVICES[parser],))
         return None
+
+    def services(self) -> list[tuple[str, int]]:
+        """Return how many lines each service wrote since the last call."""
+        found: list[tuple[str, int]] = []
+        for family, n in enumerate(self._families):
+            if n:
+                found.append((_FAMILIES[family], n))
+                self._families[family] = 0
+        return found
 
     def flush(self) -> None:
         """Bring the counters up to date (the hot path keeps its own)."""

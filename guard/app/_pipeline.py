@@ -66,17 +66,13 @@ class Pipeline:
         stream = chunk.stream
         if chunk.reset:
             engine.drop(stream)
-        actions = engine.feed(stream, chunk.data, now) if chunk.data else []
+        actions = engine.feed(stream, chunk.data, now, chunk.name) if chunk.data else []
         if chunk.end:
-            actions += engine.finish(stream, now)
+            actions += engine.finish(stream, now, chunk.name)
         if stream not in self._positions:
             self.fresh.set()
         self._positions[stream] = chunk.position
         self._moved.add(stream)
-        lines = engine.stats.lines
-        read = lines.values.pop((stream, "all"), 0)
-        if read:  # a stream is one file of its source: the metric is labelled with the source
-            lines.add((chunk.name, "all"), read)
         if chunk.written is not None and any(isinstance(action, Ban) for action in actions):
             engine.stats.detection_seconds.observe(max(0.0, time.time() - chunk.written))
         self.act(actions)

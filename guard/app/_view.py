@@ -81,7 +81,9 @@ class View:
     def status(self) -> dict[str, object]:
         """Return what `mailward status --format json` shows."""
         stats = self._engine.stats
-        lines = stats.lines.values
+        read: dict[str, int] = {}
+        for (name, _), n in stats.lines.values.items():
+            read[name] = read.get(name, 0) + n
         first, last = (self._samples[0], self._samples[-1]) if self._samples else ((0.0, 0, 0), (0.0, 0, 0))
         seconds = max(1.0, last[0] - first[0])
         ready, _ = self.ready()
@@ -91,7 +93,7 @@ class View:
             "pid": os.getpid(),
             "started": when(self._started),
             "ready": ready,
-            "sources": [{**h._asdict(), "lines": lines.get((h.name, "all"), 0)} for h in self._healths()],
+            "sources": [{**h._asdict(), "lines": read.get(h.name, 0)} for h in self._healths()],
             "rates": {
                 "lines_per_second": round((last[1] - first[1]) / seconds, 2),
                 "failures_per_minute": round((last[2] - first[2]) / seconds * 60, 2),

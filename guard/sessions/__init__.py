@@ -77,9 +77,3 @@ class Sessions:
             sogo.hear(ledger, ledger.sogo_book(source), event)
         elif witness == "ui" and event.ip is not None:
             ledger.count(event, ledger.client(event.ip, event.at), event.ip, -1)
-
-    def tick(self, at: float) -> None:
-        """Let time pass: what waited for a success that did not come counts now."""
-        for host in self.ledger.hosts.values():
-            if host.held:
-                dovecot.release(self.ledger, host, at)

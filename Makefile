@@ -18,7 +18,7 @@ run: setup ## guard this host; without the right to use nftables, only observe
 	[ "$$(id -u)" = 0 ] || { mkdir -p .state; MAILWARD_STORE__URL="sqlite://$(CURDIR)/.state/state.db"; }; \
 	[ -n "$$MAILWARD_FIREWALL__BACKEND" ] || unset MAILWARD_FIREWALL__BACKEND; \
 	[ -n "$$MAILWARD_STORE__URL" ] || unset MAILWARD_STORE__URL; \
-	exec $(BIN)/mailward run
+	unset MAILWARD_COMPILE; exec $(BIN)/mailward run
 
 test: setup check ## style, types, imports; the tests on the compiled core; every test on the sources
 	@MAILWARD_TEST_INSTALLED=1 $(BIN)/python -m pytest -rs -m 'not system'

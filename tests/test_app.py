@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon, failure, mailward, session, stamp
+from tests.daemon import Daemon, environment, failure, mailward, session, stamp
 
 GUESSER = "198.51.100.7"
 
@@ -121,7 +121,7 @@ def test_without_the_right_it_refuses_and_names_the_capability(tmp_path):
     command = mailward("check", "--config", str(daemon.config)).args
     done = subprocess.run(
         [*lesser, *command[:4], "run", *command[5:]], capture_output=True, text=True, timeout=30, check=False,
-        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
+        env=environment(),
     )  # fmt: skip
     assert done.returncode == 3
     assert "CAP_NET_ADMIN is missing" in done.stderr

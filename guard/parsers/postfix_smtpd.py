@@ -35,7 +35,7 @@ SERVICE: Final = "postfix"
 
 _LONGEST: Final = 16384
 _SASL: Final = re.compile(
-    rf"\Awarning: {CLIENT}: SASL ([^ ]{{0,200}}) authentication (failed|aborted)(?:: (.*))?\Z",
+    rf"\Awarning: {CLIENT}: SASL ([^ ]{{0,200}}) authentication (failed|aborted)(?::(?: (.*))?)?\Z",
     re.ASCII | re.DOTALL,
 )
 # Most failures.

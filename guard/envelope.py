@@ -168,7 +168,7 @@ class Envelope:
             if not _RFC5424.match(" ".join(parts[1:6])):
                 return self._found(_FOREIGN, line, 0, "", -1.0)
             pid = parts[4] if parts[4].isdigit() else ""
-            origin = Origin("" if parts[2] == "-" else parts[2], parts[3], pid, family_of(parts[3]))
+            origin = Origin(parts[2], parts[3], pid, family_of(parts[3]))
             if len(self._heads) >= _HEADS:
                 self._heads.clear()
             self._heads[head] = origin
@@ -199,13 +199,13 @@ class Envelope:
             pid = str(values.get("SYSLOG_PID") or values.get("_PID") or "")
             micro = str(values.get("_SOURCE_REALTIME_TIMESTAMP") or values.get("__REALTIME_TIMESTAMP") or "")
             at = int(micro) / 1e6 if micro.isdecimal() and len(micro) < 20 else -1.0
-            return self._told(str(values.get("_HOSTNAME") or ""), tag, pid, text, at)
+            return self._told(str(values.get("_HOSTNAME") or "-"), tag, pid, text, at)
         if isinstance(values.get("message"), str) and isinstance(
             values.get("program"), str
         ):  # mailcow's *_MAILLOG
             seconds = str(values.get("time") or "")
             at = float(seconds) if seconds.isdecimal() and len(seconds) < 12 else -1.0
-            return self._told("", str(values["program"]), "", str(values["message"]).rstrip("\r\n"), at)
+            return self._told("-", str(values["program"]), "", str(values["message"]).rstrip("\r\n"), at)
         return self._found(_FOREIGN, line, 0, "", -1.0)
 
     def _told(self, host: str, tag: str, pid: str, text: str, at: float) -> bool:
@@ -223,7 +223,7 @@ class Envelope:
             if self.origin.family == BARE:
                 match = _SYSLOG.match("- " + inner[: max(0, inner.find(": "))])
                 if match and family_of(match[2]) != IGNORED:
-                    self.origin = Origin("", match[2], match[3] or "", family_of(match[2]))
+                    self.origin = Origin("-", match[2], match[3] or "", family_of(match[2]))
                     self.start = inner.find(": ") + 2
         return matters
 

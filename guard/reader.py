@@ -96,7 +96,10 @@ class Reader:
         event = _parse(parser, record)
         if event is not None:
             self._ok[parser] += 1
-            event.line = line if event.password is None and event.source != "ambiguous" else redact(line)
+            secret = event.password is not None or event.source == "ambiguous"
+            event.line = (
+                redact(opened.text) if secret else line
+            )  # what JSON wrapped is evidence without its wrapping
             return event
         self.unparsed = _suspicious(parser, record.text)
         self.stats.parse.add((NAMES[parser], "unparsed" if self.unparsed else "foreign"))

@@ -299,9 +299,6 @@ def test_invalid_utf8_in_a_name_is_a_name():
     assert counted(GOOD) == 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="evidence is the raw line, and there the password is a list of numbers"
-)
 def test_evidence_of_a_line_in_bytes_holds_no_password():
     message = b"auth: passwd-file(a,198.51.100.7): Password mismatch (given password: s\xfcsame)"
     engine = Engine(Policy(), clock=Clock(now=NOW))

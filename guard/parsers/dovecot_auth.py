@@ -144,7 +144,9 @@ def parse(record: Record) -> AuthEvent | None:
     match = _PLAIN_24.match(text)
     if match is not None:
         return _plain(record, match[5], match[1], match[2], match[4], match[6], match[7], match[3])
-    if text.startswith("auth: ") or (text.startswith("auth-worker(") and text[12:13].isdigit()):
+    if text.startswith(("auth: ", "auth(default): ")) or (
+        text.startswith("auth-worker(") and text[12:13].isdigit()
+    ):
         return _parse_23(record, text)
     head = _HEAD_24.match(text)
     if head is not None:

@@ -148,8 +148,8 @@ def parse(record: Record) -> AuthEvent | None:
             method=method,
         )
     said = _WHY.match(why)
-    if said is None:
-        return None
+    if said is None or said[1].startswith("proxy dest auth"):
+        return None  # a front logs the back's refusals under the back's session id: not read yet, and not passed over
     return _end(record, protocol, ip, user or None, session, method, said)
 
 
@@ -202,4 +202,9 @@ def _end(
 
 def suspicious(text: str) -> bool:
     """Whether a line looks like a failure that nobody could read."""
-    return "(auth failed" in text or "auth aborted by client" in text or "didn't finish SASL auth" in text
+    return (
+        "(auth failed" in text
+        or "auth aborted by client" in text
+        or "proxy dest auth" in text
+        or "didn't finish SASL auth" in text
+    )

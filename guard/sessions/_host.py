@@ -5,6 +5,7 @@ Several hosts can share one log: process ids, sessions and habits belong to a ho
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right, insort
 from typing import Any, Final
 
@@ -111,7 +112,7 @@ class Host(Entry):
         self.lines_per_attempt: dict[str, int] = {}  # by passdb, where it is not one
         # (until, session, passdb, line): auth lines that a success may explain
         self.held: list[tuple[float, str, str, str]] = []
-        self.pool: list[float] = []  # times of anonymous failure lines that no Postfix failure has claimed
+        self.pool: list[int] = []  # seconds of anonymous failure lines that no Postfix failure has claimed
         self.claims: list[
             tuple[float, str]
         ] = []  # (time, address) of Postfix failures without their auth line
@@ -168,16 +169,16 @@ class Host(Entry):
         super().load(values)
 
     def leave(self, at: float) -> None:
-        """Put an anonymous failure line into the pool."""
+        """Put an anonymous failure line into the pool, by the second: RFC 3164 knows no more."""
         if len(self.pool) >= _POOL:
             del self.pool[: _POOL // 4]
-        insort(self.pool, at)
+        insort(self.pool, math.floor(at))
 
     def claim(self, since: float, until: float) -> bool:
         """Take the earliest anonymous line of [since, until] for a Postfix failure; whether there was one."""
         self._expire(until)
-        first = bisect_left(self.pool, since)
-        if first < len(self.pool) and self.pool[first] <= until:
+        first = bisect_left(self.pool, math.floor(since))
+        if first < len(self.pool) and self.pool[first] <= math.floor(until):
             del self.pool[first]
             return True
         return False
@@ -189,7 +190,9 @@ class Host(Entry):
         those would starve a long one of its real failures.
         """
         self._expire(until)
-        return min(most, bisect_right(self.pool, until) - bisect_left(self.pool, since))
+        return min(
+            most, bisect_right(self.pool, math.floor(until)) - bisect_left(self.pool, math.floor(since))
+        )
 
     def _expire(self, at: float) -> None:
         stale = bisect_left(self.pool, at - _HORIZON)

@@ -20,7 +20,7 @@ _QUARANTINE: Final = 4096  # lines
 def hear(ledger: Ledger, book: Sogo, event: AuthEvent) -> None:
     """Enter one record of SOGo."""
     witness = event.witness
-    if event.process and not event.host:
+    if event.process and not event.host:  # elsewhere a host that is not known is "-"
         book.own = True
     access = witness.startswith("access")
     if book.pid:

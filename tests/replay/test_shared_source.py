@@ -37,20 +37,7 @@ def mailcow(tag: str, pid: str, text: str) -> str:
     )
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
-        pytest.param(
-            form,
-            marks=pytest.mark.xfail(
-                strict=True, reason="a sogod line without a host makes the source SOGo's own file"
-            ),
-        )
-        if form is not mailcow
-        else form
-        for form in (rfc5424, journal, mailcow)
-    ],
-)
+@pytest.mark.parametrize("form", [rfc5424, journal, mailcow])
 def test_a_line_of_sogos_without_a_host_does_not_silence_postfix(form):
     log = form("sogod", "576", LOGIN) + form("sogod", "576", ACCESS) + form("postfix/smtpd", "41", GUESS) * 5
     engine = Engine(policy("smtp-twins"), clock=clock("smtp-twins"))

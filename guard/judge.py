@@ -57,14 +57,15 @@ class Judge:
         """Take one attempt, or one taken back.  What is to be done goes to `done`."""
         client = cast("Client", attempt.client)
         known = client.source
-        if known is None or not self._tally.sources.fresh(known):
-            known = self._source(attempt.ip, attempt.at)
+        if (
+            known is None
+            or not self._tally.sources.fresh(known)
+            or cast("Source", known).epoch != self._bans.epoch
+        ):
+            known = client.source = self._source(attempt.ip, attempt.at)
             if known is None:
                 return
-            client.source = known
         source = cast("Source", known)
-        if source.epoch != self._bans.epoch:
-            self._source(attempt.ip, attempt.at)
         source.seen(attempt.at)
         self._tally.sources.touch(attempt.ip)
         stats = self.stats

@@ -114,6 +114,11 @@ _ODD: Final = re.compile(
     re.ASCII | re.DOTALL,
 )
 _BASE64: Final = re.compile(r"\AInvalid base64 data in [^()]{0,60} ?\Z", re.ASCII)
+# mailcow's passwd-verify.lua before it answers "mismatch" for want of an answer.
+_BACKEND: Final = re.compile(
+    r"\A(?:[a-z-]{1,20}: )?(?:HTTP request failed with [^ ]{1,60}|Invalid JSON received[^\n]{0,200}) for user (.{1,200})\Z",
+    re.ASCII,
+)
 _ILLEGAL: Final = "Attempted login with password having illegal chars"
 
 
@@ -213,6 +218,9 @@ def _parse_23(record: Record, text: str) -> AuthEvent | None:
     rest = text[start:]
     if rest.startswith(_ILLEGAL):
         return AuthEvent(record, SERVICE, FAILURE, "illegal_chars", reason="unspecified")
+    backend = _BACKEND.match(rest)
+    if backend is not None:
+        return AuthEvent(record, SERVICE, OUTAGE, "backend", user=backend[1])
     if level is None or level == "Info":
         reading = _judge(rest, broken=False, odd=False)
         if reading is not None and text.startswith("auth-worker"):

@@ -10,6 +10,7 @@ the difference is taken back.  The result after a line depends only on the lines
 | auth | Dovecot | one passdb said no to one attempt |
 | anonymous, illegal_chars | Dovecot 2.3 | somebody failed; neither user nor address |
 | error | Dovecot | the password database is broken |
+| backend | Dovecot (mailcow) | the password database could not be asked about one user |
 | refused | Dovecot, Postfix | nothing was judged |
 | authenticate | Dovecot 2.4 | one exchange was cancelled or refused |
 | login | Dovecot | a success |
@@ -72,6 +73,8 @@ class Sessions:
                 dovecot.authenticate(ledger, host, event)
             elif witness == "error":
                 dovecot.error(ledger, host, event)
+            elif witness == "backend":
+                dovecot.backend(ledger, host, event)
             return
         if event.service == "sogo":
             sogo.hear(ledger, ledger.sogo_book(source), event)

@@ -17,6 +17,7 @@ _SMTPD: Final = 1 << 14
 _CONNECTION: Final = 3600.0
 _HORIZON: Final = 240.0  # a login session may last 180 s; its anonymous lines are of no use to anybody else
 _NAMES: Final = 64
+_BACKEND: Final = 5.0  # the refusal follows at once; a log may be seconds late
 
 
 class Worker:
@@ -87,6 +88,7 @@ class Host(Entry):
     """The habits and the loose ends of one host."""
 
     __slots__ = (
+        "broken",
         "chained",
         "claims",
         "faceless",
@@ -108,6 +110,7 @@ class Host(Entry):
         self.has_postfix = False
         self.verbose = False  # Dovecot writes a line for each attempt
         self.faceless = False  # and some of them name nobody (2.3, auth_cache_verify_password_with_worker)
+        self.broken: dict[str, float] = {}  # user -> when the backend could not judge him
         self.chained = False  # several passdbs write a line each for one attempt
         self.lines_per_attempt: dict[str, int] = {}  # by passdb, where it is not one
         # (until, session, passdb, line): auth lines that a success may explain
@@ -160,6 +163,7 @@ class Host(Entry):
             "held",
             "pool",
             "claims",
+            "broken",
         )
 
     def load(self, values: list[Any]) -> None:
@@ -167,6 +171,18 @@ class Host(Entry):
         values[6] = [(until, key, passdb, line) for until, key, passdb, line in values[6]]
         values[8] = [(at, ip) for at, ip in values[8]]
         super().load(values)
+
+    def breaks_for(self, user: str, at: float) -> None:
+        """Note that the backend could not judge an attempt of `user`."""
+        if len(self.broken) >= _NAMES:
+            self.broken.clear()
+        self.broken[user.lower()] = at
+
+    def broken_for(self, user: str | None, at: float) -> bool:
+        """Whether a refusal of `user` at time `at` only means that the backend could not judge."""
+        if not self.broken or user is None:
+            return False
+        return abs(at - self.broken.pop(user.lower(), -1e18)) <= _BACKEND
 
     def leave(self, at: float) -> None:
         """Put an anonymous failure line into the pool, by the second: RFC 3164 knows no more."""

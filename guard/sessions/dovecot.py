@@ -32,6 +32,9 @@ def auth(ledger: Ledger, host: Host, event: AuthEvent) -> None:
     ip = event.ip
     if ip is None:
         return
+    if host.broken_for(event.user, event.at):
+        error(ledger, host, event)
+        return
     if event.session is None:
         _smtp(ledger, host, event, ip)
         return
@@ -283,6 +286,13 @@ def error(ledger: Ledger, host: Host, event: AuthEvent) -> None:
         ledger.take_back(at, ip, protocol)
     else:
         add(pairs.errors, event.at)
+
+
+def backend(ledger: Ledger, host: Host, event: AuthEvent) -> None:
+    """Enter a backend's word that it could not judge one user: the refusal that follows is none."""
+    host.has_dovecot = True
+    ledger.dovecot_speaks = True
+    host.breaks_for(event.user or "", event.at)
 
 
 def _smtp(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:

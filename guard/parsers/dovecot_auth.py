@@ -45,16 +45,19 @@ _TAIL_24: Final = re.compile(
     re.ASCII | re.DOTALL,
 )
 # Most lines: a user without commas and parentheses, and no text of the client's behind him, can be read in one way only.
-_HASH: Final = r"(?: \(SHA1 of given password: ([0-9a-f]{1,40})\))?"
+_USER: Final = rf"(?P<user>[^,()<>?]{{1,67}}),(?P<ip>{ADDRESS})"
+_SAID: Final = (
+    r"(?P<said>Password mismatch|unknown user)(?: \(SHA1 of given password: (?P<hash>[0-9a-f]{1,40})\))?\Z"
+)
 _PLAIN_23: Final = re.compile(
-    r"\Aauth(?:-worker\([0-9]{1,10}\))?: (?:Info: )?"
+    r"\Aauth(?:-worker\([0-9]{1,10}\))?: (?:Info: )?(?P<mech>)"
     r"(?:conn unix:auth-worker \(pid=[0-9]{1,10},uid=[0-9]{1,10}\): auth-worker<[0-9]{1,10}>: )?"
-    rf"([a-z0-9-]{{1,32}})\(([^,()<>?]{{1,67}}),({ADDRESS})(?:,<({SESSION})>)?\): (Password mismatch|unknown user){_HASH}\Z",
+    rf"(?P<source>[a-z0-9-]{{1,32}})\({_USER}(?:,<(?P<session>{SESSION})>)?\): {_SAID}",
     re.ASCII,
 )
 _PLAIN_24: Final = re.compile(
-    rf"\Aauth(?:-worker)?\(([^,()<>?]{{1,67}}),({ADDRESS})(?:,sasl:([a-z0-9-]{{1,32}}))?\)(?:<[0-9]{{1,10}}>)?(?:<({SESSION})>)?: "
-    rf"(?:Info: )?(?:request \[[0-9]{{1,10}}\]: )?([a-z0-9-]{{1,32}}): (Password mismatch|unknown user){_HASH}\Z",
+    rf"\Aauth(?:-worker)?\({_USER}(?:,sasl:(?P<mech>[a-z0-9-]{{1,32}}))?\)(?:<[0-9]{{1,10}}>)?"
+    rf"(?:<(?P<session>{SESSION})>)?: (?:Info: )?(?:request \[[0-9]{{1,10}}\]: )?(?P<source>[a-z0-9-]{{1,32}}): {_SAID}",
     re.ASCII,
 )
 _NEXT: Final = re.compile(r"\A.* - trying the next (?:passdb|userdb)\Z", re.ASCII | re.DOTALL)
@@ -143,12 +146,9 @@ def parse(record: Record) -> AuthEvent | None:
     text = record.text
     if len(text) > _LONGEST:
         return None
-    match = _PLAIN_23.match(text)
+    match = _PLAIN_23.match(text) or _PLAIN_24.match(text)
     if match is not None:
-        return _plain(record, match[1], match[2], match[3], match[4], match[5], match[6], None)
-    match = _PLAIN_24.match(text)
-    if match is not None:
-        return _plain(record, match[5], match[1], match[2], match[4], match[6], match[7], match[3])
+        return _plain(record, match)
     if text.startswith(("auth: ", "auth(default): ")) or (
         text.startswith("auth-worker(") and text[12:13].isdigit()
     ):
@@ -160,17 +160,8 @@ def parse(record: Record) -> AuthEvent | None:
     return _parse_23(record, text)
 
 
-def _plain(
-    record: Record,
-    source: str,
-    user: str,
-    address: str,
-    session: str | None,
-    said: str,
-    password: str | None,
-    mech: str | None,
-) -> AuthEvent | None:
-    ip = addresses.read(address)
+def _plain(record: Record, match: re.Match[str]) -> AuthEvent | None:
+    ip = addresses.read(match["ip"])
     if ip is None:
         return None
     return AuthEvent(
@@ -179,12 +170,12 @@ def _plain(
         FAILURE,
         "auth",
         ip=ip,
-        user=user,
-        session=session,
-        reason="unknown_user" if said == "unknown user" else "password_mismatch",
-        method=mech,
-        source=source,
-        password=password,
+        user=match["user"],
+        session=match["session"],
+        reason="unknown_user" if match["said"] == "unknown user" else "password_mismatch",
+        method=match["mech"] or None,
+        source=match["source"],
+        password=match["hash"],
     )
 
 

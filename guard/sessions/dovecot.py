@@ -10,14 +10,13 @@ from typing import Final
 
 from guard import addresses
 from guard.model import MECHANISMS, AuthEvent, Success
+from guard.sessions import dovecot_smtp
 from guard.sessions._host import Host
-from guard.sessions._ledger import Client, Ledger, add, confirm, take
+from guard.sessions._ledger import Client, Ledger
 from guard.sessions._session import LIFE, Session
 
-_PAIRING: Final = 12.0  # Postfix gives up on Dovecot after 10 s
 _LATE: Final = 2.0  # lines of the two daemons may come this much out of order
 _CHAIN_WAIT: Final = 2.0  # a success follows its chain's refusals within milliseconds
-_BEFORE: Final = 60.0  # lines this old belong to a Postfix session that shows only now
 _SESSIONLESS: Final = 5.0
 _UNHELD: Final = 1024
 
@@ -36,7 +35,7 @@ def auth(ledger: Ledger, host: Host, event: AuthEvent) -> None:
         error(ledger, host, event)
         return
     if event.session is None:
-        _smtp(ledger, host, event, ip)
+        dovecot_smtp.auth(ledger, host, event, ip)
         return
     session = find(ledger, host, event, event.session, ip)
     session.hear(event.source, event.user, event.reason or "unspecified", event.at)
@@ -68,7 +67,7 @@ def find(ledger: Ledger, host: Host, event: AuthEvent, key: str, ip: str) -> Ses
     """Return the session of an id, a new one if need be; the address inside the id is right where they disagree."""
     session = host.sessions.get(key)
     host.sessions.touch(key)
-    if session is not None and event.at - session.first <= LIFE + _PAIRING:
+    if session is not None and event.at - session.first <= LIFE:
         if session.ip != ip:
             ledger.stats.ignored.add(("anomaly",))
         return session
@@ -271,21 +270,12 @@ def error(ledger: Ledger, host: Host, event: AuthEvent) -> None:
         return
     ledger.stats.ignored.add(("outage",))
     ledger.stats.auth_unjudged.add(("dovecot",))
-    if event.session is not None:
-        session = find(ledger, host, event, event.session, ip)
-        session.errors += 1
-        session.last = event.at
+    if event.session is None:
+        dovecot_smtp.error(ledger, event, ip)
         return
-    pairs = ledger.client(ip, event.at).waiting()
-    recent = pairs.recent
-    while recent and recent[0][0] < event.at - _LATE:
-        recent.pop(0)
-    if recent and pairs.unpaired:  # Postfix told of it first
-        at, protocol = recent.pop()
-        pairs.unpaired.pop()
-        ledger.take_back(at, ip, protocol)
-    else:
-        add(pairs.errors, event.at)
+    session = find(ledger, host, event, event.session, ip)
+    session.errors += 1
+    session.last = event.at
 
 
 def backend(ledger: Ledger, host: Host, event: AuthEvent) -> None:
@@ -293,42 +283,3 @@ def backend(ledger: Ledger, host: Host, event: AuthEvent) -> None:
     host.has_dovecot = True
     ledger.dovecot_speaks = True
     host.breaks_for(event.user or "", event.at)
-
-
-def _smtp(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
-    """Enter an auth line without a session.  While Postfix shows the address its lines alone count."""
-    client = ledger.client(ip, event.at)
-    if ledger.visible(host, client, event.at):
-        client.alone = None
-        pairs = client.waiting()
-        if pairs.lost and take(pairs.lost, event.at - 10.0):
-            confirm(client, event.at)
-            ledger.count(event, client, ip, -1)
-        elif take(pairs.unpaired, event.at - _PAIRING):
-            host.claims = [claim for claim in host.claims if claim[1] != ip] if host.claims else host.claims
-            ledger.stats.witness_suppressed.add(("dovecot",))
-        elif not (host.chained and pairs.free and event.at - pairs.free[-1] < 1.0):
-            add(pairs.free, event.at)
-        return
-    alone = client.alone
-    if alone is None or event.at - alone.last > _BEFORE or client.alone_host != host.name:
-        alone = client.alone = Session(ip, event.at)
-        client.alone_host = host.name
-    alone.hear(event.source, event.user, event.reason or "unspecified", event.at)
-    ledger.settle(
-        alone, event.at, alone.attempts(host.lines_per_attempt, chained=host.chained), -1, event.line
-    )
-
-
-def postfix_shows(ledger: Ledger, host: Host, client: Client, at: float) -> None:
-    """Postfix shows an address that Dovecot alone spoke of: its lines of the last minute are taken back."""
-    alone = client.alone
-    if alone is None or not ledger.speaks_for(host, client.alone_host):
-        return
-    client.alone = None
-    times = alone.times()
-    old = sum(1 for stamp in times if stamp < at - _BEFORE)
-    pairs = client.waiting()
-    pairs.free.extend(stamp for stamp in times if stamp >= at - _BEFORE)
-    del pairs.free[:-64]
-    ledger.settle(alone, at, old, -1, "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from guard.model import AuthEvent, Success
-from guard.sessions import dovecot
+from guard.sessions import dovecot_smtp
 from guard.sessions._host import Host
 from guard.sessions._ledger import CONFIRMED, Client, Ledger, add, confirm, take
 
@@ -39,7 +39,7 @@ def hear(ledger: Ledger, host: Host, event: AuthEvent) -> None:
         return
     client = ledger.client(ip, event.at)
     if client.alone is not None:
-        dovecot.postfix_shows(ledger, host, client, event.at)
+        dovecot_smtp.postfix_shows(ledger, host, client, event.at)
     client.seen(host.name, event.at)
     if witness == "sasl" or witness == "unavailable":  # noqa: PLR1714
         _failed(ledger, host, client, event, ip)

@@ -7,7 +7,18 @@ from typing import Final
 from guard.bounded import Bounded, Entry
 
 _USERS: Final = 1000
+_NAMES: Final = 1 << 16
 _SPAN: Final = 40 * 86400.0
+
+
+_names: dict[str, str] = {}
+
+
+def _one(name: str) -> str:
+    """Return the one copy of a name: guessers try the same names from everywhere."""
+    if len(_names) >= _NAMES:
+        _names.clear()
+    return _names.setdefault(name, name)
 
 
 class Source(Entry):
@@ -50,13 +61,13 @@ class Source(Entry):
             return
         users = self.users
         if users is None:
-            self.users = {user: n}
+            self.users = {_one(user): n}
             return
         known = users.get(user)
         if known is not None:
             users[user] = known + n
         elif len(users) < _USERS:
-            users[user] = n
+            users[_one(user)] = n
 
     def failures_for(self, user: str) -> int:
         """Return how often the address failed for one user."""

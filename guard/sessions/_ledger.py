@@ -13,7 +13,7 @@ from guard.stats import Stats
 _HOSTS: Final = 256
 _FREE: Final = 64
 _ALSO: Final = 16
-_SESSIONS: Final = 16
+_SESSIONS: Final = 7
 _SPAN: Final = 3600.0
 NEVER: Final = -1e18
 CONFIRMED: Final = 900.0  # a `Connection lost` counts this long after a judged failure

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import hmac
-import math
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -185,14 +184,14 @@ def redact(line: str) -> str:
 
 def when(at: float) -> str:
     """Return seconds since the epoch as RFC 3339."""
-    second = math.floor(at)
+    second = int(at)
     text = _seconds.get(second)
     if text is None:
         text = datetime.fromtimestamp(second, UTC).isoformat().removesuffix("+00:00")
         if len(_seconds) >= _SECONDS:
             _seconds.clear()
         _seconds[second] = text
-    milli = round((at - second) * 1000)
+    milli = int((at - second) * 1000 + 0.5)
     if 0 < milli < 1000:
         return f"{text}.{milli:03}Z"
     return text + "Z"

@@ -131,6 +131,12 @@ def _simple(record: Record, match: re.Match[str] | None, kind: str, witness: str
 
 
 def _disconnect(record: Record, text: str) -> AuthEvent | None:
+    end = text.find("] ", 16)
+    if end > 0 and " auth=" not in text:  # nobody tried to log in
+        ip = addresses.read(text[text.find("[") + 1 : end])
+        return AuthEvent(
+            record, SERVICE, DISCONNECT, "disconnect", protocol=protocol_of(record.tag), ip=ip, count=0
+        )
     match = _DISCONNECT.match(text)
     event = _simple(record, match, DISCONNECT, "disconnect")
     if event is not None and match is not None:

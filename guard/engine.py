@@ -95,12 +95,14 @@ class Engine(Judge):
         text = data.decode("utf-8", "surrogateescape")
         if "\r" in text:
             text = text.replace("\r\n", "\n").removesuffix("\r")
-        lines = text.split("\n")
-        if not lines[-1]:
-            lines.pop()
-        self.lines_read += len(lines)
-        for line in lines:
-            rest = line
+        start, size = 0, len(text)
+        while start < size:
+            end = text.find("\n", start)
+            if end < 0:
+                end = size
+            self.lines_read += 1
+            rest = "" if reader.skips(text, start, end) else text[start:end]
+            start = end + 1
             while rest:
                 event = reader.read(rest, now)
                 rest = reader.rest

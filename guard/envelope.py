@@ -124,6 +124,19 @@ class Envelope:
         origin = self.origin
         return Record(at, origin.host, origin.tag, origin.pid, self.text[self.start :], origin.process)
 
+    def peek(self, text: str, start: int, end: int) -> Origin | None:
+        """Return who wrote the RFC 3164 line text[start:end], where its head was seen before; else None.
+
+        `self.start` is then where its message begins in `text`: a line that cannot matter is never cut out.
+        """
+        if end - start < 24 or text[start + 15] != " " or text[start + 3] != " " or text[start + 12] != ":":
+            return None
+        colon = text.find(": ", start + 16, end)
+        if colon < 0:
+            return None
+        self.start = colon + 2
+        return self._heads.get(text[start + 16 : colon])
+
     def _headed(self, line: str, start: int, stamp: str) -> bool:
         end = line.find(": ", start)
         head = line[start:end] if end > 0 else line[start:].rstrip(":")

@@ -13,7 +13,7 @@ from typing import Final
 from guard import scan
 from guard.clock import Clock
 from guard.envelope import Envelope
-from guard.model import SOGO, AuthEvent, Record, readable
+from guard.model import IGNORED, SOGO, AuthEvent, Record, readable
 from guard.parsers import dovecot_auth, dovecot_login, mailcow_ui, postfix_postscreen, postfix_smtpd, sogo
 from guard.stats import Stats
 
@@ -83,7 +83,7 @@ class Reader:
             self.stamped += 1
         if not matters:
             return None
-        parser = scan.route(family, opened.text, opened.start)
+        parser = scan.route(family, opened.text, opened.start, len(opened.text))
         if parser == scan.NONE:
             return None
         self.parser = parser
@@ -105,6 +105,18 @@ class Reader:
         if self.unparsed:
             self.stats.unparsed.add((_SERVICES[parser],))
         return None
+
+    def skips(self, text: str, start: int, end: int) -> bool:
+        """Whether the line text[start:end] is known to matter to nobody: it is counted, and need not be cut out."""
+        origin = self._envelope.peek(text, start, end)
+        if origin is None or origin.whole:
+            return False
+        family = origin.family
+        if family != IGNORED and scan.route(family, text, self._envelope.start, end) != scan.NONE:
+            return False
+        self._families[family] += 1
+        self.stamped += 1
+        return True
 
     def services(self) -> list[tuple[str, int]]:
         """Return how many lines each service wrote since the last call."""

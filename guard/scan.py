@@ -41,12 +41,12 @@ _POSTSCREEN: Final = (
 _UI: Final = ("mailcow UI: ", "Rspamd UI: ", "Autodiscover: ")
 
 
-def route(family: int, line: str, start: int) -> int:
-    """Return the parser for the text of `line` that begins at `start`, NONE when it cannot matter."""
+def route(family: int, line: str, start: int, end: int) -> int:
+    """Return the parser for the text line[start:end], NONE when it cannot matter."""
     if family == model.SMTPD:
-        return POSTFIX_SMTPD if _smtpd(line, start) else NONE
+        return POSTFIX_SMTPD if _smtpd(line, start, end) else NONE
     if family == model.DOVECOT:
-        return _dovecot(line, start)
+        return _dovecot(line, start, end)
     if family == model.SOGO:
         return SOGO
     if family == model.POSTSCREEN:
@@ -54,27 +54,28 @@ def route(family: int, line: str, start: int) -> int:
     if family == model.POSTFIX:
         if line.startswith(_POSTSCREEN, start):
             return POSTFIX_POSTSCREEN
-        return POSTFIX_SMTPD if _smtpd(line, start) else NONE
-    return _bare(line, start)
+        return POSTFIX_SMTPD if _smtpd(line, start, end) else NONE
+    return _bare(line, start, end)
 
 
-def _smtpd(line: str, start: int) -> bool:
+def _smtpd(line: str, start: int, end: int) -> bool:
     if line.startswith(_POSTFIX, start):
         return True
-    return (line.find(": client=", start, start + 36) > 0 and line.find(", sasl_", start) > 0) or line.find(
-        ": lost connection after ", start, start + 50
-    ) > 0
+    near = min(end, start + 50)
+    if line.find(": client=", start, near) > 0:
+        return line.find(", sasl_", start, end) > 0
+    return line.find(": lost connection after ", start, near) > 0
 
 
-def _dovecot(line: str, start: int) -> int:
+def _dovecot(line: str, start: int, end: int) -> int:
     if line.startswith("auth", start):
         return DOVECOT_AUTH
-    if line.find("-login", start, start + 30) > 0 and _LOGIN.match(line, start):
+    if line.find("-login", start, min(end, start + 30)) > 0 and _LOGIN.match(line, start):
         return DOVECOT_LOGIN
     return NONE
 
 
-def _bare(line: str, start: int) -> int:
+def _bare(line: str, start: int, end: int) -> int:
     """No head at all: mailcow's channel, or a file that holds messages only."""
     if line.startswith(("auth: ", "auth(", "auth-worker("), start):
         return DOVECOT_AUTH
@@ -86,4 +87,4 @@ def _bare(line: str, start: int) -> int:
         return SOGO
     if line.startswith(_POSTSCREEN, start) and "]" in line[:80]:
         return POSTFIX_POSTSCREEN
-    return POSTFIX_SMTPD if _smtpd(line, start) else NONE
+    return POSTFIX_SMTPD if _smtpd(line, start, end) else NONE

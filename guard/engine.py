@@ -103,14 +103,18 @@ class Engine(Judge):
             self.lines_read += 1
             rest = "" if reader.skips(text, start, end) else text[start:end]
             start = end + 1
+            at = -1.0
             while rest:
                 event = reader.read(rest, now)
                 rest = reader.rest
                 if event is not None:
+                    if at >= 0:  # a second record on the line was written with the first, whatever it says
+                        event.at = at
                     self._event(event, source, done)
                 elif reader.unparsed:
                     self.unparsed += 1
                     self._relevant += 1
+                at = reader.at
         for service, n in reader.services():
             self.stats.lines.add((label, service), n)
         return done

@@ -49,6 +49,7 @@ class Reader:
         "_envelope",
         "_families",
         "_ok",
+        "at",
         "clock",
         "last",
         "parser",
@@ -63,6 +64,7 @@ class Reader:
         self.stats = stats
         self.last = 0.0  # time of the newest stamp: lines without one share it
         self.stamped = 0  # lines whose envelope was recognised
+        self.at = 0.0  # time of the record read last
         self.parser = scan.NONE
         self.rest = ""
         self.unparsed = False
@@ -87,7 +89,8 @@ class Reader:
         if parser == scan.NONE:
             return None
         self.parser = parser
-        record = opened.record(self._time(now))
+        self.at = self._time(now)
+        record = opened.record(self.at)
         if family == SOGO:
             merged = _MERGED.search(record.text)
             if merged is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 
 from guard.bounded import Entry
 
@@ -53,8 +53,3 @@ class Window(Entry):
     def fields(self) -> tuple[str, ...]:
         """Return what is saved."""
         return ("times", "lines")
-
-
-def sorted_in(times: list[float], at: float) -> None:
-    """Put a time into a sorted list."""
-    insort(times, at)

@@ -187,7 +187,8 @@ class Ledger:
         host = self.hosts.get(name)
         if host is None:
             if len(self.hosts) >= _HOSTS:
-                del self.hosts[next(iter(self.hosts))]
+                oldest = self.hosts.pop(next(iter(self.hosts)))
+                self.orphans = [other for other in self.orphans if other is not oldest]
             host = self.hosts[name] = Host(
                 name, Bounded(f"session {name}", self._max_sessions, LIFE / 2, keep=self.keep)
             )

@@ -5,7 +5,8 @@ PYTHON ?= $(firstword $(wildcard /usr/bin/python3.1[1-9]) python3)
 BIN := .venv/bin
 LOCKED := flock .venv/pyvenv.cfg
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --quiet
-PINNED := --require-hashes --only-binary :all: --requirement
+# Without resolution: a lock is complete, and pip 23 would look past it for `coverage[toml]` once a newer coverage is out.
+PINNED := --require-hashes --no-deps --only-binary :all: --requirement
 SOURCES := pyproject.toml hatch_build.py README.md $(shell find guard exporters -type f -not -name '*.pyc')
 
 .PHONY: run test quick check bench demo clean lock setup system

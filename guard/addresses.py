@@ -12,10 +12,6 @@ from bisect import bisect_left
 from typing import Final
 
 _CACHE: Final = 1 << 17
-_IPV4: Final = re.compile(
-    r"\A(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])){3}\Z"
-)
-
 _HEX: Final = re.compile(r"\A[0-9A-Fa-f]{1,4}\Z")
 _MAPPED: Final = 0xFFFF
 
@@ -23,15 +19,44 @@ _read: dict[str, str | None] = {}
 
 
 def read(text: str) -> str | None:
-    """Return the canonical address that `text` names, or None when it names none.  Remembers what it read."""
+    """Return the canonical address that `text` names, or None when it names none.
+
+    IPv4 is looked through, which takes less than finding it among a hundred thousand; the rest is remembered.
+    """
+    if _is_ipv4(text):
+        return text
     known = _read.get(text, "")
     if known != "":
         return known
-    address = text if _IPV4.match(text) else _read_slowly(text)
+    address = _read_slowly(text)
     if len(_read) >= _CACHE:
         _read.clear()
     _read[text] = address
     return address
+
+
+def _is_ipv4(text: str) -> bool:
+    """Whether `text` is four numbers up to 255 without leading zeros, joined by dots."""
+    size = len(text)
+    if size < 7 or size > 15:
+        return False
+    value = digits = dots = i = 0
+    while i < size:
+        c = ord(text[i])
+        if c == 46:  # "."
+            if digits == 0:
+                return False
+            dots += 1
+            digits = value = 0
+        elif c < 48 or c > 57 or (digits > 0 and value == 0):
+            return False
+        else:
+            value = value * 10 + c - 48
+            digits += 1
+            if value > 255:
+                return False
+        i += 1
+    return dots == 3 and digits > 0
 
 
 def _read_slowly(text: str) -> str | None:

@@ -7,6 +7,8 @@ import math
 from heapq import heappop, heappush
 from typing import Any, Final
 
+from mypy_extensions import mypyc_attr
+
 from guard import addresses
 from guard.bounded import Bounded, Entry
 from guard.model import Action, Ban, Policy, Unban
@@ -34,6 +36,7 @@ def load_ban(values: list[Any]) -> Ban:
     return Ban(net, at, math.inf if until is None else until, rule, failures, session_open, tuple(evidence))
 
 
+@mypyc_attr(acyclic=True)
 class Active(Entry):
     """A ban in force: the attempts that it rests on, and those since that could take their place."""
 
@@ -61,6 +64,7 @@ class Active(Entry):
         super().load(values)
 
 
+@mypyc_attr(acyclic=True)
 class Offender(Entry):
     """How often a net was banned, until when it is remembered."""
 

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
+from mypy_extensions import mypyc_attr
+
 V = TypeVar("V", bound="Entry")
 
 
+@mypyc_attr(acyclic=True)
 class Entry:
     """What lives in a Bounded map and in the saved state: plain values under the names that `fields` lists."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Final
 
@@ -9,7 +10,7 @@ from guard import report
 from guard.clock import Clock
 from guard.judge import Judge
 from guard.model import CANCELLED, REFUSED, UNJUDGED, Action, AuthEvent, Finding, Policy
-from guard.reader import NAMES, Reader, describe, when
+from guard.reader import KNOWN, NAMES, NEW, Reader, describe, when
 from guard.sessions import Sessions
 from guard.state import Keeper, Row
 from guard.stats import Stats
@@ -101,11 +102,13 @@ class Engine(Judge):
             if end < 0:
                 end = size
             self.lines_read += 1
-            rest = "" if reader.skips(text, start, end) else text[start:end]
+            known = reader.look(text, start, end)
+            rest = text[start:end] if known else ""
             start = end + 1
             at = -1.0
             while rest:
-                event = reader.read(rest, now)
+                event = reader.read(rest, now, known=known == KNOWN)
+                known = NEW
                 rest = reader.rest
                 if event is not None:
                     if at >= 0:  # a second record on the line was written with the first, whatever it says
@@ -192,7 +195,12 @@ class Engine(Judge):
 
     def report(self) -> dict[str, object]:
         """Return everything counted so far, as `mailward replay --format json` shows it."""
-        return {
+        values: dict[str, object] = json.loads(self.report_text())
+        return values
+
+    def report_text(self) -> str:
+        """Return the report as JSON text; its many addresses never become objects."""
+        head = {
             "lines": {"read": self.lines_read, "relevant": self._relevant, "unparsed": self.unparsed},
             "period": {
                 "first": None if self._first < 0 else when(self._first),
@@ -202,10 +210,14 @@ class Engine(Judge):
             "unjudged": self.stats.auth_unjudged.total(),
             "refused": self._kinds.get(REFUSED, 0),
             "cancelled": self._kinds.get(CANCELLED, 0),
-            "sources": report.sources_values(self._tally),
+        }
+        tail = {
             "bans": [report.ban_values(ban) for ban in self._bans.history],
             "findings": [report.finding_values(finding) for finding in self.findings],
         }
+        first = json.dumps(head, ensure_ascii=False)
+        last = json.dumps(tail, ensure_ascii=False)
+        return f'{first[:-1]}, "sources": {report.sources_text(self._tally)}, {last[1:]}'
 
     # -- state -----------------------------------------------------------------------------------------------------
 

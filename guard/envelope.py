@@ -137,6 +137,12 @@ class Envelope:
         self.start = colon + 2
         return self._heads.get(text[start + 16 : colon])
 
+    def headed(self, line: str) -> None:
+        """Take the RFC 3164 line whose `origin` and `start` are known already."""
+        self.text = line
+        self.stamp = line[:15]
+        self.at = -1.0
+
     def _headed(self, line: str, start: int, stamp: str) -> bool:
         end = line.find(": ", start)
         head = line[start:end] if end > 0 else line[start:].rstrip(":")

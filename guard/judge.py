@@ -12,7 +12,7 @@ from guard.reader import when
 from guard.rules._window import Window
 from guard.rules.brute_force import BruteForce
 from guard.rules.login_after_failures import LoginAfterFailures
-from guard.sessions._ledger import Client
+from guard.sessions._client import Client
 from guard.stats import Stats
 from guard.tally import Source, Tally
 
@@ -95,9 +95,9 @@ class Judge:
         if not self._brute.feed(net, window, attempt.at, attempt.line):
             return
         is_open = None if attempt.open < 0 else attempt.open == 1
-        ban = self._bans.impose(
-            net, attempt.at, BruteForce.name, window.times, [readable(text) for text in window.lines], is_open
-        )
+        times = [at for at, _ in window.attempts()]
+        lines = [readable(line) for _, line in window.attempts()]
+        ban = self._bans.impose(net, attempt.at, BruteForce.name, times, lines, is_open)
         stats.findings.add((BruteForce.name,))
         stats.bans.add((ban.rule, addresses.family(net)))
         done.append(ban)
@@ -160,7 +160,7 @@ class Judge:
             "role": _ROLES[role],
             "source": None if source is None else report.source_values(ip, source),
             "window": [] if window is None else [
-                {"at": when(at), "line": readable(line)} for at, line in zip(window.times, window.lines, strict=True)
+                {"at": when(at), "line": readable(line)} for at, line in window.attempts()
             ],
             "needed": self._policy.failures,
             "seconds": self._policy.window,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from mypy_extensions import mypyc_attr
+
 # The kinds of AuthEvent.  A *witness* is an event that speaks of attempts; see guard/sessions.py.
 FAILURE: Final = "failure"  # one more attempt was rejected
 SUCCESS: Final = "success"
@@ -75,6 +77,7 @@ class Policy(NamedTuple):
     secret: bytes = b""  # key of the HMAC that stands for a password
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Record:
     """One log line without its transport: who wrote `text`, and when."""
 
@@ -91,6 +94,7 @@ class Record:
         self.text = text
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 class AuthEvent:
     """What one line says.  Unknown fields are None, never guessed.
 
@@ -158,6 +162,7 @@ class AuthEvent:
         self.line = ""  # the whole line, without a password: what an attempt rests on
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Attempt:
     """One attempt counted (`n` = 1) or taken back (`n` = -1)."""
 
@@ -188,6 +193,7 @@ class Attempt:
         self.client = client  # the ledger's book of the address, which remembers the later stages' too
 
 
+@mypyc_attr(acyclic=True)
 class Success:
     """One login that went through."""
 

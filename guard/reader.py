@@ -33,6 +33,10 @@ _SERVICES: Final = ("", "dovecot", "dovecot", "postfix", "postfix", "sogo", "mai
 _MERGED: Final = re.compile(
     r"[A-Z][a-z]{2} [ 0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-6][0-9] sogod ?\[[0-9]{1,10}\]: ", re.ASCII
 )
+# What a look at a line's head says.
+NOTHING: Final = 0  # it matters to nobody
+NEW: Final = 1  # the head is not known
+KNOWN: Final = 2  # it matters, and the look need not be taken again
 _SECONDS: Final = 1 << 16
 _seconds: dict[int, str] = {}
 _PASSWORD: Final = re.compile(r"given password: .*", re.ASCII | re.DOTALL)
@@ -72,20 +76,27 @@ class Reader:
         self._ok = [0] * len(NAMES)
         self._families = [0] * len(_FAMILIES)
 
-    def read(self, line: str, now: float) -> AuthEvent | None:
-        """Return what `line` means, None when it says nothing.  `now` < 0: replay; else times are clamped to it."""
+    def read(self, line: str, now: float, *, known: bool = False) -> AuthEvent | None:
+        """Return what `line` means, None when it says nothing.  `now` < 0: replay; else times are clamped to it.
+
+        `known`: this is the line that `look` found to be KNOWN just before.
+        """
         opened = self._envelope
         self.unparsed = False
         self.rest = ""
-        self.parser = scan.NONE
-        matters = opened.open(line)
-        family = opened.origin.family
+        parser = self.parser
+        if known:
+            opened.headed(line)
+            family = opened.origin.family
+        else:
+            parser = self.parser = scan.NONE
+            matters = opened.open(line)
+            family = opened.origin.family
+            if matters:
+                parser = scan.route(family, opened.text, opened.start, len(opened.text))
         self._families[family] += 1
         if opened.stamp or opened.at >= 0:
             self.stamped += 1
-        if not matters:
-            return None
-        parser = scan.route(family, opened.text, opened.start, len(opened.text))
         if parser == scan.NONE:
             return None
         self.parser = parser
@@ -109,17 +120,23 @@ class Reader:
             self.stats.unparsed.add((_SERVICES[parser],))
         return None
 
-    def skips(self, text: str, start: int, end: int) -> bool:
-        """Whether the line text[start:end] is known to matter to nobody: it is counted, and need not be cut out."""
-        origin = self._envelope.peek(text, start, end)
+    def look(self, text: str, start: int, end: int) -> int:
+        """Return NOTHING (then the line text[start:end] is counted, and need not be cut out), NEW or KNOWN."""
+        opened = self._envelope
+        origin = opened.peek(text, start, end)
         if origin is None or origin.whole:
-            return False
+            return NEW
         family = origin.family
-        if family != IGNORED and scan.route(family, text, self._envelope.start, end) != scan.NONE:
-            return False
+        if family != IGNORED:
+            parser = scan.route(family, text, opened.start, end)
+            if parser != scan.NONE:
+                opened.origin = origin
+                opened.start -= start
+                self.parser = parser
+                return KNOWN
         self._families[family] += 1
         self.stamped += 1
-        return True
+        return NOTHING
 
     def services(self) -> list[tuple[str, int]]:
         """Return how many lines each service wrote since the last call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 from guard.addresses import family
@@ -36,26 +37,37 @@ def finding_values(finding: Finding) -> dict[str, object]:
     }
 
 
+def source_text(ip: str, source: Source) -> str:
+    """Return what one client address did, as JSON: a log may hold a million of them.
+
+    Nothing in it needs an escape: addresses are canonical, protocols from a closed set.
+    """
+    protocols = ", ".join([f'"{name}": {n}' for name, n in source.by_protocol().items()])
+    return (
+        f'{{"ip": "{ip}", "failures": {source.failures}, "successes": {source.successes}, "users": {source.user_count()}, '
+        f'"by_protocol": {{{protocols}}}, "first": "{when(source.first)}", "last": "{when(source.last)}"}}'
+    )
+
+
 def source_values(ip: str, source: Source) -> dict[str, object]:
     """Return what one client address did."""
-    return {
-        "ip": ip,
-        "failures": source.failures,
-        "successes": source.successes,
-        "users": source.user_count(),
-        "by_protocol": source.by_protocol(),
-        "first": when(source.first),
-        "last": when(source.last),
-    }
+    values: dict[str, object] = json.loads(source_text(ip, source))
+    return values
 
 
-def _by_failures(item: tuple[str, Source]) -> tuple[int, str]:
-    return -item[1].failures, item[0]
+def sources_text(tally: Tally) -> str:
+    """Return all client addresses as a JSON list, most failures first."""
+    by_failures: dict[int, list[tuple[str, Source]]] = {}
+    for ip, source in tally.sources.items():
+        by_failures.setdefault(source.failures, []).append((ip, source))
+    rows: list[str] = []
+    for failures in sorted(by_failures, reverse=True):
+        rows += [source_text(ip, source) for ip, source in sorted(by_failures[failures], key=_address)]
+    return f"[{', '.join(rows)}]"
 
 
-def sources_values(tally: Tally) -> list[dict[str, object]]:
-    """Return all client addresses, most failures first."""
-    return [source_values(ip, source) for ip, source in sorted(tally.sources.items(), key=_by_failures)]
+def _address(item: tuple[str, Source]) -> str:
+    return item[0]
 
 
 def failures_values(stats: Stats) -> dict[str, object]:

@@ -15,8 +15,8 @@ from guard.bounded import Bounded, Entry
 from guard.rules._window import Window
 from guard.rules.brute_force import BruteForce
 from guard.sessions import Sessions
+from guard.sessions._client import Client
 from guard.sessions._host import Host, Smtpd
-from guard.sessions._ledger import Client
 from guard.sessions._session import Session
 from guard.stats import Counter, Stats
 from guard.tally import Source, Tally

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from guard.bounded import Bounded, Entry
 
 _USERS: Final = 1000
@@ -21,11 +23,13 @@ def _one(name: str) -> str:
     return _names.setdefault(name, name)
 
 
+@mypyc_attr(acyclic=True)
 class Source(Entry):
-    """One client address.  The first user and protocol cost no container of their own: most have no second."""
+    """One client address.  The first user and two protocols cost no container of their own: most have no others."""
 
     __slots__ = (
-        "epoch", "failures", "first", "last", "net", "protocol", "protocols", "role", "successes", "user", "user_failures", "users", "window",
+        "also", "also_failures", "epoch", "failures", "first", "last", "net", "protocol", "protocol_failures", "protocols", "role", "successes",
+        "user", "user_failures", "users", "window",
     )  # fmt: skip
 
     def __init__(self, at: float) -> None:
@@ -40,7 +44,11 @@ class Source(Entry):
         self.user: str | None = None
         self.user_failures = 0
         self.users: dict[str, int] | None = None  # failures by user, all but the first
+        # failures by protocol: the first two, and the others
         self.protocol = ""
+        self.protocol_failures = 0
+        self.also = ""
+        self.also_failures = 0
         self.protocols: dict[str, int] | None = None
 
     def seen(self, at: float) -> None:
@@ -55,7 +63,7 @@ class Source(Entry):
         if not user.islower():
             user = user.lower()
         if self.user is None:
-            self.user = user
+            self.user = _one(user)
         if self.user == user:
             self.user_failures += n
             return
@@ -83,28 +91,32 @@ class Source(Entry):
     def failed(self, protocol: str, n: int) -> None:
         """Count `n` failures (negative: taken back)."""
         self.failures += n
-        if self.protocols is None:
-            if not self.protocol or self.protocol == protocol or self.failures == n:
-                self.protocol = protocol
-                return
-            self.protocols = {self.protocol: self.failures - n}
-        self.protocols[protocol] = self.protocols.get(protocol, 0) + n
+        self._add(protocol, n)
 
     def moved(self, protocol: str, n: int) -> None:
         """Move `n` failures from the unknown protocol to the one that showed."""
-        if self.protocols is None:
-            if self.failures == n:
-                self.protocol = protocol
-                return
-            self.protocols = {self.protocol: self.failures}
-        self.protocols["unknown"] = self.protocols.get("unknown", 0) - n
-        self.protocols[protocol] = self.protocols.get(protocol, 0) + n
+        self._add("unknown", -n)
+        self._add(protocol, n)
+
+    def _add(self, protocol: str, n: int) -> None:
+        if self.protocol == protocol or not self.protocol_failures:
+            self.protocol = protocol
+            self.protocol_failures += n
+        elif self.also == protocol or not self.also_failures:
+            self.also = protocol
+            self.also_failures += n
+        else:
+            if self.protocols is None:
+                self.protocols = {}
+            self.protocols[protocol] = self.protocols.get(protocol, 0) + n
 
     def by_protocol(self) -> dict[str, int]:
         """Return the failures by protocol."""
-        if self.protocols is None:
-            return {self.protocol: self.failures} if self.failures else {}
-        return {name: n for name, n in sorted(self.protocols.items()) if n}
+        counts = {} if self.protocols is None else dict(self.protocols)
+        for name, n in ((self.protocol, self.protocol_failures), (self.also, self.also_failures)):
+            if n:
+                counts[name] = counts.get(name, 0) + n
+        return {name: n for name, n in sorted(counts.items()) if n}
 
     def user_count(self) -> int:
         """Return how many different user names were tried, at most 1000."""
@@ -125,6 +137,9 @@ class Source(Entry):
             "user_failures",
             "users",
             "protocol",
+            "protocol_failures",
+            "also",
+            "also_failures",
             "protocols",
         )
 

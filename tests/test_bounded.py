@@ -16,8 +16,8 @@ from guard.rules._window import Window
 def seen(times: int = 1) -> Window:
     """Return an entry that is worth keeping when it was seen more than once (a real one: compiled classes have no heirs)."""
     window = Window()
-    window.times = [0.0] * times
-    window.lines = [""] * times
+    for _ in range(times):
+        window.add(0.0, "", 600.0)
     return window
 
 

@@ -59,6 +59,6 @@ class BruteForce:
         if window is None or not window.remove(at):
             return False
         self.windows.touch(net)
-        if not window.times:
+        if not len(window):
             self.windows.discard(net)
         return True

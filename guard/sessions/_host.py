@@ -9,6 +9,8 @@ import math
 from bisect import bisect_left, bisect_right, insort
 from typing import Any, Final
 
+from mypy_extensions import mypyc_attr
+
 from guard.bounded import Bounded, Entry
 from guard.sessions._session import Session
 
@@ -59,6 +61,7 @@ class Sogo(Entry):
         super().load(values)
 
 
+@mypyc_attr(acyclic=True)
 class Smtpd(Entry):
     """One connection of a smtpd process."""
 

@@ -2,152 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from guard.bounded import Bounded, Entry
+from guard.bounded import Bounded
 from guard.model import Attempt, AuthEvent, Success
+from guard.sessions._client import NEVER, Client, confirm
 from guard.sessions._host import Host, Sogo
 from guard.sessions._session import LIFE, Session
 from guard.stats import Stats
 
 _HOSTS: Final = 256
-_FREE: Final = 64
-_ALSO: Final = 16
-_SESSIONS: Final = 7
 _SPAN: Final = 3600.0
-NEVER: Final = -1e18
-CONFIRMED: Final = 900.0  # a `Connection lost` counts this long after a judged failure
-VISIBLE: Final = 600.0  # Postfix speaks for an address this long after its last line
-
-
-class Pairs(Entry):
-    """Times of one address's SMTP lines that wait for the other daemon's."""
-
-    __slots__ = ("errors", "free", "lost", "recent", "unpaired")
-
-    def __init__(self) -> None:
-        self.free: list[float] = []  # auth lines without a session that no Postfix line has claimed
-        self.unpaired: list[float] = []  # Postfix failures whose auth line has not come
-        self.lost: list[float] = []  # `Connection lost` that nobody has confirmed
-        self.errors: list[float] = []  # errors of the password database that no Postfix failure has used
-        self.recent: list[
-            tuple[float, str]
-        ] = []  # time and protocol of Postfix failures counted in the last seconds
-
-    def fields(self) -> tuple[str, ...]:
-        """Return what is saved."""
-        return ("free", "unpaired", "lost", "errors", "recent")
-
-    def load(self, values: list[Any]) -> None:
-        """Take the values that `dump` gave."""
-        values[4] = [(at, protocol) for at, protocol in values[4]]
-        super().load(values)
-
-
-class Client(Entry):
-    """What ties the lines of several daemons about one address together (SMTP has no session id)."""
-
-    __slots__ = (
-        "alone",
-        "alone_host",
-        "also",
-        "confirmed",
-        "pairs",
-        "seen_at",
-        "seen_host",
-        "session",
-        "sessions",
-        "source",
-    )
-
-    def __init__(self) -> None:
-        self.confirmed = NEVER  # the last judged failure
-        self.seen_host = ""  # the host whose Postfix wrote of the address last, and when
-        self.seen_at = NEVER
-        self.also: dict[str, float] | None = None  # other hosts whose Postfix did
-        self.pairs: Pairs | None = None
-        self.alone: Session | None = None  # Dovecot's side, while Postfix shows nothing of the address
-        self.alone_host = ""
-        self.source: Entry | None = (
-            None  # what a later stage keeps of the address: found without a look-up; not saved
-        )
-        self.session = ""  # the newest Dovecot session of the address, for end lines that name none
-        self.sessions: list[str] | None = None  # and those before it
-
-    def remember(self, session: str) -> None:
-        """Note a Dovecot session of the address."""
-        if self.session:
-            if self.sessions is None:
-                self.sessions = []
-            elif len(self.sessions) >= _SESSIONS:
-                self.sessions.pop(0)
-            self.sessions.append(self.session)
-        self.session = session
-
-    def known(self) -> list[str]:
-        """Return the Dovecot sessions of the address, oldest first."""
-        if not self.session:
-            return []
-        return [self.session] if self.sessions is None else [*self.sessions, self.session]
-
-    def waiting(self) -> Pairs:
-        """Return the times that wait for a partner."""
-        if self.pairs is None:
-            self.pairs = Pairs()
-        return self.pairs
-
-    def seen(self, host: str, at: float) -> None:
-        """Note that Postfix of `host` shows a connection of the address."""
-        if self.seen_host != host:
-            if self.seen_at != NEVER:
-                if self.also is None or len(self.also) >= _ALSO:
-                    self.also = {}
-                self.also[self.seen_host] = self.seen_at
-            self.seen_host = host
-        self.seen_at = at
-
-    def seen_by(self, host: str, at: float) -> bool:
-        """Whether Postfix of `host` speaks for the address at time `at`."""
-        if self.seen_host == host:
-            return at - self.seen_at <= VISIBLE
-        return self.also is not None and at - self.also.get(host, NEVER) <= VISIBLE
-
-    def worth_keeping(self, at: float) -> bool:
-        """Keep what may still be paired or has just failed."""
-        return at - self.confirmed < CONFIRMED or at - self.seen_at < VISIBLE
-
-    def fields(self) -> tuple[str, ...]:
-        """Return what is saved."""
-        return (
-            "confirmed",
-            "seen_host",
-            "seen_at",
-            "also",
-            "pairs",
-            "alone",
-            "alone_host",
-            "session",
-            "sessions",
-        )
-
-    def dump(self) -> list[object]:
-        """Return the client as JSON values."""
-        values = super().dump()
-        values[4] = None if self.pairs is None else self.pairs.dump()
-        values[5] = None if self.alone is None else self.alone.dump()
-        return values
-
-    def load(self, values: list[Any]) -> None:
-        """Take the values that `dump` gave."""
-        if values[4] is not None:
-            pairs = Pairs()
-            pairs.load(values[4])
-            values[4] = pairs
-        if values[5] is not None:
-            alone = Session("", 0.0)
-            alone.load(values[5])
-            values[5] = alone
-        super().load(values)
 
 
 class Ledger:
@@ -286,25 +151,3 @@ class Ledger:
         self.out.append(
             Attempt(at, ip, None, "postfix", protocol, "unspecified", -1, -1, self.client(ip, at), "")
         )
-
-
-def confirm(client: Client, at: float) -> None:
-    """Note a judged failure of a client."""
-    client.confirmed = max(client.confirmed, at)
-
-
-def take(times: list[float], since: float) -> bool:
-    """Take the oldest time not before `since` from a list, dropping what is older; whether there was one."""
-    while times and times[0] < since:
-        times.pop(0)
-    if times:
-        times.pop(0)
-        return True
-    return False
-
-
-def add(times: list[float], at: float) -> None:
-    """Add a time to a bounded list, the oldest going first."""
-    if len(times) >= _FREE:
-        times.pop(0)
-    times.append(at)

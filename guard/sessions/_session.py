@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from guard.bounded import Entry
 from guard.model import MECHANISMS
 
@@ -13,6 +15,7 @@ _UNKNOWN: Final = 128
 LIFE: Final = 3600.0
 
 
+@mypyc_attr(acyclic=True)
 class Session(Entry):
     """One session's witnesses.  `counted` is what has been reported as attempts so far."""
 

@@ -11,8 +11,9 @@ from typing import Final
 from guard import addresses
 from guard.model import MECHANISMS, AuthEvent, Success
 from guard.sessions import dovecot_smtp
+from guard.sessions._client import Client
 from guard.sessions._host import Host
-from guard.sessions._ledger import Client, Ledger
+from guard.sessions._ledger import Ledger
 from guard.sessions._session import LIFE, Session
 
 _LATE: Final = 2.0  # lines of the two daemons may come this much out of order
@@ -77,7 +78,7 @@ def find(ledger: Ledger, host: Host, event: AuthEvent, key: str, ip: str) -> Ses
         ip = inside
     session = Session(ip, event.at)
     host.sessions.put(key, session, event.at)
-    ledger.client(ip, event.at).remember(key)
+    ledger.client(ip, event.at).remember(key, event.at)
     return session
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 from guard.model import AuthEvent
+from guard.sessions._client import PAIRING, Client, add, confirm, take
 from guard.sessions._host import Host
-from guard.sessions._ledger import Client, Ledger, add, confirm, take
+from guard.sessions._ledger import Ledger
 from guard.sessions._session import Session
 
-_PAIRING: Final = 12.0  # Postfix gives up on Dovecot after 10 s
 _LATE: Final = 2.0  # lines of the two daemons may come this much out of order
 _BEFORE: Final = 60.0  # lines this old belong to a Postfix session that shows only now
 
@@ -21,15 +21,11 @@ _BEFORE: Final = 60.0  # lines this old belong to a Postfix session that shows o
 def error(ledger: Ledger, event: AuthEvent, ip: str) -> None:
     """Enter an error of the password database about a client without a session."""
     pairs = ledger.client(ip, event.at).waiting()
-    recent = pairs.recent
-    while recent and recent[0][0] < event.at - _LATE:
-        recent.pop(0)
-    if recent and pairs.unpaired:  # Postfix told of it first
-        at, protocol = recent.pop()
-        pairs.unpaired.pop()
+    if pairs.unpaired and pairs.unpaired[-1][0] >= event.at - _LATE:  # Postfix told of it first
+        at, protocol = pairs.unpaired.pop()
         ledger.take_back(at, ip, protocol)
     else:
-        add(pairs.errors, event.at)
+        pairs.errors = add(pairs.errors, event.at)
 
 
 def auth(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
@@ -41,11 +37,11 @@ def auth(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
         if pairs.lost and take(pairs.lost, event.at - 10.0):
             confirm(client, event.at)
             ledger.count(event, client, ip, -1)
-        elif take(pairs.unpaired, event.at - _PAIRING):
+        elif pairs.meets(event.at - PAIRING):
             host.claims = [claim for claim in host.claims if claim[1] != ip] if host.claims else host.claims
             ledger.stats.witness_suppressed.add(("dovecot",))
         elif not (host.chained and pairs.free and event.at - pairs.free[-1] < 1.0):
-            add(pairs.free, event.at)
+            pairs.free = add(pairs.free, event.at)
         return
     alone = client.alone
     if alone is None or event.at - alone.last > _BEFORE or client.alone_host != host.name:
@@ -66,6 +62,7 @@ def postfix_shows(ledger: Ledger, host: Host, client: Client, at: float) -> None
     times = alone.times()
     old = sum(1 for stamp in times if stamp < at - _BEFORE)
     pairs = client.waiting()
-    pairs.free.extend(stamp for stamp in times if stamp >= at - _BEFORE)
-    del pairs.free[:-64]
+    for stamp in times:
+        if stamp >= at - _BEFORE:
+            pairs.free = add(pairs.free, stamp)
     ledger.settle(alone, at, old, -1, "")

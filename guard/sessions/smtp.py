@@ -6,12 +6,11 @@ from typing import Final
 
 from guard.model import AuthEvent, Success
 from guard.sessions import dovecot_smtp
+from guard.sessions._client import CONFIRMED, PAIRING, Client, add, confirm, take
 from guard.sessions._host import Host
-from guard.sessions._ledger import CONFIRMED, Client, Ledger, add, confirm, take
+from guard.sessions._ledger import Ledger
 
-_PAIRING: Final = 12.0
 _CLAIMS: Final = 1024
-_RECENT: Final = 8
 
 
 def hear(ledger: Ledger, host: Host, event: AuthEvent) -> None:
@@ -88,26 +87,23 @@ def _failed(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip: st
 def _paired(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip: str) -> bool:
     """Find the auth line of a Postfix failure, or what stands for it; False when Dovecot was broken."""
     pairs = client.waiting()
-    if take(pairs.free, event.at - _PAIRING):
+    if take(pairs.free, event.at - PAIRING):
         ledger.stats.witness_suppressed.add(("dovecot",))
         return True
-    if pairs.errors and take(pairs.errors, event.at - _PAIRING):
+    if pairs.errors and take(pairs.errors, event.at - PAIRING):
         return False
-    if host.faceless and not host.claim(event.at - _PAIRING, event.at + 1.0):
+    if host.faceless and not host.claim(event.at - PAIRING, event.at + 1.0):
         host.claims.append((event.at, ip))
         if len(host.claims) > _CLAIMS:
             del host.claims[: _CLAIMS // 2]
-    add(pairs.unpaired, event.at)
-    pairs.recent.append((event.at, event.protocol))
-    if len(pairs.recent) > _RECENT:
-        pairs.recent.pop(0)
+    pairs.waits(event.at, event.protocol)
     return True
 
 
 def _unanswered(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip: str) -> None:
     """`Connection lost`: usually a guess that came too fast, but it also hits the innocent."""
     pairs = client.waiting()
-    claimed = take(pairs.free, event.at - _PAIRING)
+    claimed = take(pairs.free, event.at - PAIRING)
     if claimed or event.at - client.confirmed <= CONFIRMED:
         served = host.connection(event.process, ip, event.at) if event.process else None
         if served is not None:
@@ -116,7 +112,7 @@ def _unanswered(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip
             confirm(client, event.at)
         ledger.count(event, client, ip, 1 if served is not None else -1)
         return
-    add(pairs.lost, event.at)
+    pairs.lost = add(pairs.lost, event.at)
     ledger.stats.auth_unjudged.add(("postfix",))
     ledger.stats.ignored.add(("unjudged",))
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Final
 
 from guard.model import AuthEvent, Success
+from guard.sessions._client import confirm
 from guard.sessions._host import Sogo, Worker
-from guard.sessions._ledger import Ledger, confirm
+from guard.sessions._ledger import Ledger
 
 _WORKERS: Final = 1024
 _QUARANTINE: Final = 4096  # lines

@@ -80,9 +80,8 @@ def test_a_window_holds_what_is_newer_than_its_width_in_any_order(stamps, width)
         window.add(at, str(n), width)
         newest = max(stamps[: n + 1])
         kept = sorted(s for s in stamps[: n + 1] if s > newest - width)
-        assert window.times == kept
-        assert sorted(stamps[int(line)] for line in window.lines) == kept
-        assert [stamps[int(line)] for line in window.lines] == window.times
+        assert [at for at, _ in window.attempts()] == kept
+        assert [stamps[int(line)] for _, line in window.attempts()] == kept
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=20), st.data())
@@ -93,7 +92,7 @@ def test_what_is_taken_back_from_a_window_was_in_it(stamps, data):
     gone = data.draw(st.permutations(stamps))
     for n, at in enumerate(gone, 1):
         assert window.remove(at)
-        assert window.times == sorted(gone[n:])
+        assert [at for at, _ in window.attempts()] == sorted(gone[n:])
     assert not window.remove(stamps[0])
 
 

@@ -1,4 +1,4 @@
-"""Addresses and nets: read, unwrap, widen, look up in lists.
+"""Addresses and nets: read, unwrap, widen.
 
 An address is canonical text; `::ffff:a.b.c.d` is a.b.c.d (RFC 4291, 2.5.5.2).  What does not parse is None.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from binascii import a2b_base64
-from bisect import bisect_left
 from typing import Final
 
 _CACHE: Final = 1 << 17
@@ -121,11 +120,16 @@ def widen(address: str, prefix4: int, prefix6: int) -> str:
     if ":" not in address:
         if prefix4 == 32:
             return address + "/32"
-        return str(ipaddress.ip_network(f"{address}/{prefix4}", strict=False))
+        return text_of(number(address), prefix4, 32)
     if prefix6 == 128:
         return address + "/128"
-    shift = 128 - prefix6
-    return f"{text6(number(address) >> shift << shift)}/{prefix6}"
+    return text_of(number(address), prefix6, 128)
+
+
+def text_of(value: int, width: int, bits: int) -> str:
+    """Return the net of a width around the address `value` as canonical CIDR; `bits` is 32 for IPv4, 128 for IPv6."""
+    start = value >> (bits - width) << (bits - width)
+    return f"{_text4(start) if bits == 32 else text6(start)}/{width}"
 
 
 def family(net: str) -> str:
@@ -135,12 +139,38 @@ def family(net: str) -> str:
 
 def network(text: str) -> str:
     """Return `text` (an address or a net, host bits allowed) as canonical CIDR; ValueError says what is wrong."""
-    net = ipaddress.ip_network(text.strip(), strict=False)
+    text = text.strip()
+    head, slash, tail = text.partition("/")
+    width = int(tail) if len(tail) < 4 and tail.isascii() and tail.isdigit() else -1 if slash else 128
+    if _is_ipv4(head):
+        width = 32 if not slash else width
+        if 0 <= width <= 32:
+            return text_of(number(head), width, 32)
+    elif 0 <= width <= 128:
+        value = _number6(head)
+        if value >> 32 == _MAPPED and width >= 96:
+            return text_of(value & 0xFFFFFFFF, width - 96, 32)
+        if value >= 0:
+            return text_of(value, width, 128)
+    net = ipaddress.ip_network(text, strict=False)  # rare forms; and it says what is wrong
     if isinstance(net, ipaddress.IPv6Network) and net.prefixlen >= 96:
         mapped = net.network_address.ipv4_mapped
         if mapped is not None:
             return f"{mapped}/{net.prefixlen - 96}"
     return str(net)
+
+
+def parts(net: str) -> tuple[int, int]:
+    """Return the first address of a net and its width; a canonical address is the net of its full width."""
+    address, slash, tail = net.partition("/")
+    bits = 128 if ":" in address else 32
+    value = number(address)
+    if value < 0:  # a rare form of IPv6
+        value = int(ipaddress.IPv6Address(address))
+    width = int(tail) if slash else bits
+    if not 0 <= width <= bits:
+        raise ValueError(f"{net}: a width of 0 to {bits} is expected")
+    return value >> (bits - width) << (bits - width), width
 
 
 def number(address: str) -> int:
@@ -149,68 +179,6 @@ def number(address: str) -> int:
         return _number6(address)
     a, b, c, d = address.split(".")
     return (int(a) << 24) | (int(b) << 16) | (int(c) << 8) | int(d)
-
-
-class NetSet:
-    """A set of nets with O(widths) membership and O(log n) overlap."""
-
-    __slots__ = ("_starts4", "_starts6", "_widths4", "_widths6", "nets")
-
-    def __init__(self, nets: tuple[str, ...] = ()) -> None:
-        self.nets = frozenset(nets)
-        # (prefix length, starts of the nets shifted to it), and all starts sorted
-        self._widths4: list[tuple[int, set[int]]] = []
-        self._widths6: list[tuple[int, set[int]]] = []
-        self._starts4: list[int] = []
-        self._starts6: list[int] = []
-        widths: dict[tuple[int, int], set[int]] = {}
-        for text in self.nets:
-            net = ipaddress.ip_network(text, strict=False)
-            start, width = int(net.network_address), net.prefixlen
-            widths.setdefault((net.version, width), set()).add(start >> (net.max_prefixlen - width))
-            (self._starts4 if net.version == 4 else self._starts6).append(start)
-        for (version, width), starts in sorted(widths.items()):
-            (self._widths4 if version == 4 else self._widths6).append((width, starts))
-        self._starts4.sort()
-        self._starts6.sort()
-
-    def has(self, address: str, value: int) -> bool:
-        """Whether one of the nets holds the canonical `address`, whose number is `value`."""
-        if ":" in address:
-            return self._within(self._widths6, 128, value, 128)
-        return self._within(self._widths4, 32, value, 32)
-
-    def holds(self, net: str) -> bool:
-        """Whether one of the nets covers the whole of `net` (an address or a net)."""
-        if not self.nets:
-            return False
-        what = ipaddress.ip_network(net, strict=False)
-        value, bits = int(what.network_address), what.max_prefixlen
-        return self._within(self._widths4 if bits == 32 else self._widths6, bits, value, what.prefixlen)
-
-    def touches(self, net: str) -> bool:
-        """Whether `net` and one of the nets have an address in common."""
-        if not self.nets:
-            return False
-        what = ipaddress.ip_network(net, strict=False)
-        return self.touches_near(str(what.network_address), int(what.network_address), what.prefixlen)
-
-    def touches_near(self, address: str, value: int, prefix: int) -> bool:
-        """Whether the net of width `prefix` around a canonical address has an address in common with one of the nets."""
-        if not self.nets:
-            return False
-        new = ":" in address
-        starts = self._starts6 if new else self._starts4
-        shift = (128 if new else 32) - prefix
-        start = value >> shift << shift
-        i = bisect_left(starts, start)
-        if i < len(starts) and starts[i] < start + (1 << shift):
-            return True
-        return self._within(self._widths6 if new else self._widths4, 128 if new else 32, start, prefix)
-
-    @staticmethod
-    def _within(widths: list[tuple[int, set[int]]], bits: int, value: int, prefix: int) -> bool:
-        return any(width <= prefix and (value >> (bits - width)) in starts for width, starts in widths)
 
 
 def of_session(session: str) -> str | None:

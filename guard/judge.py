@@ -8,8 +8,10 @@ from typing import Final, cast
 from guard import addresses, bans, report
 from guard.bans import Bans
 from guard.model import Action, Attempt, Ban, Finding, Policy, Success, readable
+from guard.nets import width
 from guard.reader import when
 from guard.rules._window import Window
+from guard.rules.bad_neighbourhood import BadNeighbourhood
 from guard.rules.brute_force import BruteForce
 from guard.rules.login_after_failures import LoginAfterFailures
 from guard.sessions._client import Client
@@ -24,7 +26,7 @@ class Judge:
     """Decides on what the ledger counted.  Enforces nothing."""
 
     __slots__ = (
-        "_allow", "_bans", "_brute", "_deny", "_findings", "_logins", "_policy", "_tally", "findings", "newest", "stats",
+        "_allow", "_bans", "_brute", "_deny", "_findings", "_logins", "_neighbourhood", "_policy", "_tally", "findings", "newest", "stats",
     )  # fmt: skip
 
     def __init__(self, policy: Policy, stats: Stats, *, keep: bool) -> None:
@@ -35,6 +37,7 @@ class Judge:
         self._tally = Tally(policy.max_addresses, keep=keep)
         self._brute = BruteForce(policy, keep=keep)
         self._logins = LoginAfterFailures(policy)
+        self._neighbourhood = BadNeighbourhood(policy)
         self._bans = Bans(policy, keep=keep)
         self._allow: set[str] = set()  # added by hand
         self._deny: set[str] = set()
@@ -101,6 +104,7 @@ class Judge:
         stats.findings.add((BruteForce.name,))
         stats.bans.add((ban.rule, addresses.family(net)))
         done.append(ban)
+        self._fold(ban, done)
 
     def _take_back(self, net: str, at: float, done: list[Action]) -> None:
         active = self._bans.covering(net, at)
@@ -109,8 +113,32 @@ class Judge:
         window = self._brute.window(net, at)
         for time, text in zip(active.times, active.lines, strict=True):
             self._brute.feed(net, window, time, text)
-        done.append(self._bans.revoke(net, max(at, self.newest)))
-        self.stats.unbans.add(("revoked",))
+        now = max(at, self.newest)
+        around = self._bans.collective_around(net, now)
+        self._count(self._bans.revoke(net, now), done)
+        for wide in around:
+            if not self._neighbourhood.grounds(wide.net, self._bans.resting(wide.net), wide.at):
+                self._count(self._bans.revoke(wide.net, now), done)
+
+    def _fold(self, ban: Ban, done: list[Action]) -> None:
+        """Ban the net around a ban in its place, if it is one too many there."""
+        for net in self._neighbourhood.around(ban.net):
+            if self._bans.refusal(net, force=False) is not None:
+                continue
+            members = self._neighbourhood.grounds(net, self._bans.resting(net), ban.at)
+            if members:
+                name = BadNeighbourhood.name
+                self.stats.findings.add((name,))
+                self._count(self._bans.impose_around(net, ban.at, name, members, ban.session_open), done)
+                return
+
+    def _count(self, actions: list[Action], done: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Ban):
+                self.stats.bans.add((action.rule, addresses.family(action.net)))
+            else:
+                self.stats.unbans.add((action.cause,))
+        done += actions
 
     def move(self, ip: str, reason: str, protocol: str, n: int) -> None:
         """Take `n` attempts of Dovecot that were counted before their protocol showed."""
@@ -170,7 +198,7 @@ class Judge:
 
     def active_bans(self) -> list[Ban]:
         """Return the bans in force."""
-        return [active.ban for active in self._bans.active.values()]
+        return [active.ban for active in self._bans.active.values() if not active.folded]
 
     def wanted(self) -> dict[str, int]:
         """Return how many bans are wanted, by family."""
@@ -183,27 +211,27 @@ class Judge:
         refusal = self._bans.refusal(net, force=force)
         if refusal is not None:
             raise ValueError(refusal)
-        ban = self._bans.by_hand(net, now, now + seconds, "manual")
-        self.stats.bans.add(("manual", addresses.family(net)))
-        return [ban]
+        done: list[Action] = []
+        self._count(self._bans.by_hand(net, now, now + seconds, "manual"), done)
+        return done
 
     def unban(self, net: str, now: float) -> list[Action]:
-        """End the bans of a net and of every net inside it; [] when there were none."""
-        inside = addresses.NetSet((net,))
-        return self._lift([n for n in self._bans.active if inside.holds(n)], now, "manual")
+        """End the bans of a net, of every net inside it, and what a rule banned around it; [] when there were none."""
+        around = [ban.net for ban in self._bans.collective_around(net, now)]
+        return self._lift(self._bans.inside(net) + around, now, "manual")
 
     def allow(self, net: str, now: float) -> list[Action]:
         """Add a net to the allow list; the bans that touch it end at once."""
         self._allow.add(net)
-        self._relist()
-        allowed = addresses.NetSet((net,))
-        return self._lift([n for n in self._bans.active if allowed.touches(n)], now, "allowed")
+        self._bans.allow(net)
+        return self._lift(self._bans.touching(net), now, "allowed")
 
     def disallow(self, net: str) -> bool:
         """Take a net that was added by hand from the allow list; whether it was there."""
         there = net in self._allow
         self._allow.discard(net)
-        self._relist()
+        if there and net not in self._policy.allow:
+            self._bans.disallow(net)
         return there
 
     def deny(self, net: str, now: float, *, force: bool = False) -> list[Action]:
@@ -212,8 +240,9 @@ class Judge:
         if refusal is not None:
             raise ValueError(refusal)
         self._deny.add(net)
-        self.stats.bans.add(("deny", addresses.family(net)))
-        return [self._bans.by_hand(net, now, math.inf, "deny")]
+        done: list[Action] = []
+        self._count(self._bans.by_hand(net, now, math.inf, "deny"), done)
+        return done
 
     def undeny(self, net: str, now: float) -> list[Action]:
         """Take a net that was added by hand from the deny list; [] when it was not there."""
@@ -234,6 +263,7 @@ class Judge:
         self._policy = policy
         self._brute.reconfigure(policy)
         self._logins.reconfigure(policy)
+        self._neighbourhood.reconfigure(policy)
         self._relist()
         listed = {*policy.deny, *self._deny}
         done = self._lift(
@@ -241,21 +271,19 @@ class Judge:
             now,
             "manual",
         )
-        allowed = addresses.NetSet((*policy.allow, *self._allow))
-        done += self._lift([n for n in self._bans.active if allowed.touches(n)], now, "allowed")
+        done += self._lift([n for n in self._bans.active if self._bans.allows(n)], now, "allowed")
         for net in sorted(listed):
             active = self._bans.active.get(net)
             if (active is None or active.ban.rule != "deny") and self._bans.refusal(net, force=True) is None:
-                done.append(self._bans.by_hand(net, now, math.inf, "deny"))
+                done += self._bans.by_hand(net, now, math.inf, "deny")
         return done
 
     def _relist(self) -> None:
         self._bans.reconfigure(self._policy, (*self._policy.allow, *self._allow))
 
     def _lift(self, nets: list[str], now: float, cause: str) -> list[Action]:
+        """End bans, inner ones first: what comes back out of a collective ban is what is not ended here."""
         done: list[Action] = []
-        for net in nets:
-            if net in self._bans.active:
-                done.append(self._bans.lift(net, now, cause))
-                self.stats.unbans.add((cause,))
+        for net in sorted(nets, key=width, reverse=True):
+            self._count(self._bans.lift(net, now, cause), done)
         return done

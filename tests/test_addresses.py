@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from guard import addresses
-from guard.addresses import NetSet
+from guard.nets import NetSet
 
 V4 = st.ip_addresses(v=4)
 # Groups of zeros are where the text form is interesting.

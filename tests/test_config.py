@@ -235,7 +235,11 @@ ports = []
         ("rules.brute_force = 3", "rules.brute_force", "a table; found 3"),
         ("rules.brute_force.ban = -1", "rules.brute_force.ban", "a duration"),
         ("rules.brute_force.ban = inf", "rules.brute_force.ban", "a duration"),
-        ("rules.spray.failures = 3", "rules.spray", "expected one of brute_force, login_after_failures"),
+        (
+            "rules.spray.failures = 3",
+            "rules.spray",
+            "expected one of bad_neighbourhood, brute_force, login_after_failures",
+        ),
         ('lists.deny = ["0.0.0.0/0"]', "lists.deny[1]", "a net of at least /8"),
         ('lists.deny = ["example.org"]', "lists.deny[1]", "an address or a net"),
         ('lists.trusted = ["::1%eth0/64"]', "lists.trusted[1]", "an address or a net"),

@@ -6,12 +6,10 @@ An address is canonical text; `::ffff:a.b.c.d` is a.b.c.d (RFC 4291, 2.5.5.2).  
 from __future__ import annotations
 
 import ipaddress
-import re
 from binascii import a2b_base64
 from typing import Final
 
 _CACHE: Final = 1 << 17
-_HEX: Final = re.compile(r"\A[0-9A-Fa-f]{1,4}\Z")
 _MAPPED: Final = 0xFFFF
 
 _read: dict[str, str | None] = {}
@@ -85,17 +83,23 @@ def _number6(text: str) -> int:
     missing = 8 - len(before) - len(after)
     if (missing < 1 if gap else missing != 0) or "::" in tail:
         return -1
-    value = 0
-    for group in before:
-        if not 0 < len(group) <= 4 or not _HEX.match(group):
-            return -1
-        value = value << 16 | int(group, 16)
-    value <<= 16 * missing
-    for group in after:
-        if not 0 < len(group) <= 4 or not _HEX.match(group):
-            return -1
-        value = value << 16 | int(group, 16)
-    return value
+    first, last = _groups(before), _groups(after)
+    if first < 0 or last < 0:
+        return -1
+    return first << 16 * (8 - len(before)) | last
+
+
+def _groups(groups: list[str]) -> int:
+    """Return the number of hexadecimal groups of one to four digits, -1 for anything else."""
+    if not groups:
+        return 0
+    digits = "".join([group.zfill(4) for group in groups])
+    if len(digits) != 4 * len(groups) or "" in groups or not digits.isalnum() or not digits.isascii():
+        return -1
+    try:
+        return int(digits, 16)
+    except ValueError:  # a letter beyond f
+        return -1
 
 
 def text6(value: int) -> str:
@@ -163,10 +167,15 @@ def network(text: str) -> str:
 def parts(net: str) -> tuple[int, int]:
     """Return the first address of a net and its width; a canonical address is the net of its full width."""
     address, slash, tail = net.partition("/")
-    bits = 128 if ":" in address else 32
-    value = number(address)
-    if value < 0:  # a rare form of IPv6
-        value = int(ipaddress.IPv6Address(address))
+    if ":" in address:
+        bits = 128
+        value = _number6(address)
+        if value < 0:  # a rare form
+            value = int(ipaddress.IPv6Address(address))
+    else:
+        bits = 32
+        a, b, c, d = address.split(".")
+        value = (int(a) << 24) | (int(b) << 16) | (int(c) << 8) | int(d)
     width = int(tail) if slash else bits
     if not 0 <= width <= bits:
         raise ValueError(f"{net}: a width of 0 to {bits} is expected")

@@ -85,6 +85,15 @@ class _Family:
             i += 1
         return found
 
+    def overlaps(self, start: int, width: int) -> bool:
+        """Whether a net has an address in common with the net given: O(widths + log n)."""
+        starts = self._order()
+        i = bisect_left(starts, start)
+        near = i < len(starts) and (starts[i] - start) >> (self.bits - width) == 0  # or was
+        if near and (self._stale == 0 or self.inside(start, width, 1)):
+            return True
+        return self.covers(start, width)
+
     def _order(self) -> list[int]:
         if self._stale * 8 > len(self._starts) + len(self._fresh):
             self._starts = [key << (self.bits - width) for width, row in self.rows.items() for key in row]
@@ -154,8 +163,7 @@ class NetSet:
         if not family.widths:
             return False
         shift = family.bits - prefix
-        start = value >> shift << shift
-        return family.covers(start, prefix) or len(family.inside(start, prefix, 1)) > 0
+        return family.overlaps(value >> shift << shift, prefix)
 
     def around(self, net: str) -> list[str]:
         """Return the nets that cover the whole of `net`, narrow ones first."""

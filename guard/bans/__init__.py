@@ -22,6 +22,8 @@ ALLOWED: Final = 3
 
 _ROLES: Final = 1 << 17
 _HISTORY: Final = 10_000
+_NO_TIMES: Final[list[float]] = []
+_NO_LINES: Final[list[str]] = []
 # Wider than this needs --force by hand.
 _WIDEST4: Final = 8
 _WIDEST6: Final = 32
@@ -33,6 +35,7 @@ class Bans:
     __slots__ = (
         "_allowed",
         "_ends",
+        "_lists",
         "_nets",
         "_own",
         "_policy",
@@ -55,25 +58,32 @@ class Bans:
         self._ends: list[tuple[float, str]] = []
         self._nets = NetSet()  # of the active bans
         self.epoch = 0  # of the lists: what was found of an address under an older one is void
+        self._allowed = self._trusted = self._own = self._nets
+        self._lists: tuple[tuple[str, ...], ...] = ()  # that the three were made of
         self.reconfigure(policy, policy.allow)
 
     def reconfigure(self, policy: Policy, allow: tuple[str, ...]) -> None:
         """Take another configuration, and the allow list with what was added by hand."""
         self._policy = policy
-        self._allowed = NetSet(allow)
-        self._trusted = NetSet(policy.trusted)
-        self._own = NetSet(policy.own)
+        lists = (allow, policy.trusted, policy.own)
+        if lists != self._lists:
+            self._lists = lists
+            self._allowed = NetSet(allow)
+            self._trusted = NetSet(policy.trusted)
+            self._own = NetSet(policy.own)
         self._roles: dict[str, tuple[int, str]] = {}
         self.epoch += 1
 
     def allow(self, net: str) -> None:
         """Add one net to the allow list."""
+        self._lists = ()
         self._allowed.add(net)
         self._roles.clear()
         self.epoch += 1
 
     def disallow(self, net: str) -> None:
         """Take one net from the allow list."""
+        self._lists = ()
         self._allowed.discard(net)
         self._roles.clear()
         self.epoch += 1
@@ -189,7 +199,7 @@ class Bans:
         failures = sum([member.failures for member in members])
         ban = Ban(net, at, self._sentence(net, at), rule, failures, session_open, tuple(lines))
         done: list[Action] = [ban]
-        done += self._enter(ban, [], [])
+        done += self._enter(ban, _NO_TIMES, _NO_LINES)
         for inner in self._nets.inside(net):
             active = self.active[inner]
             if inner == net or active.folded or active.ban.rule in BY_HAND:
@@ -303,7 +313,9 @@ class Bans:
     def by_hand(self, net: str, at: float, until: float, rule: str) -> list[Action]:
         """Ban a net because the administrator says so."""
         ban = Ban(net, at, until, rule)
-        return [*self._enter(ban, [], []), ban]
+        back = self._enter(ban, _NO_TIMES, _NO_LINES)
+        back.append(ban)
+        return back
 
     def restore(self, active: Active) -> None:
         """Take a ban from the saved state."""

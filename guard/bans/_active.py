@@ -11,6 +11,7 @@ from guard.bounded import Entry
 from guard.model import Ban
 
 BY_HAND: Final = ("manual", "deny")  # the administrator's own rules: they rest on no attempts
+_NOTHING: Final[list[float]] = []  # of every ban that rests on none; a long deny list needs no list for each
 
 
 def dump_ban(ban: Ban) -> list[object]:
@@ -35,7 +36,7 @@ class Active(Entry):
         self.ban = ban
         self.times = times
         self.lines = lines
-        self.spare: list[float] = []
+        self.spare: list[float] = [] if times else _NOTHING
         self.folded = False  # a collective ban around it is enforced in its place
 
     def collective(self) -> bool:

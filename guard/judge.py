@@ -107,17 +107,18 @@ class Judge:
         self._fold(ban, done)
 
     def _take_back(self, net: str, at: float, done: list[Action]) -> None:
+        now = max(at, self.newest)
         active = self._bans.covering(net, at)
-        if active is None or not self._bans.take_back(active, at):
+        if active is None or not self._bans.stands(active, now) or not self._bans.take_back(active, at):
             return
+        net = active.ban.net
         window = self._brute.window(net, at)
         for time, text in zip(active.times, active.lines, strict=True):
             self._brute.feed(net, window, time, text)
-        now = max(at, self.newest)
         around = self._bans.collective_around(net, now)
         self._count(self._bans.revoke(net, now), done)
         for wide in around:
-            if not self._neighbourhood.grounds(wide.net, self._bans.resting(wide.net), wide.at):
+            if not self._neighbourhood.grounds(wide.net, self._bans.resting(wide.net, wide.at), wide.at):
                 self._count(self._bans.revoke(wide.net, now), done)
 
     def _fold(self, ban: Ban, done: list[Action]) -> None:
@@ -125,11 +126,12 @@ class Judge:
         for net in self._neighbourhood.around(ban.net):
             if self._bans.refusal(net, force=False) is not None:
                 continue
-            members = self._neighbourhood.grounds(net, self._bans.resting(net), ban.at)
+            now = max(ban.at, self.newest)  # an attempt may show late: what is over by now is over
+            members = self._neighbourhood.grounds(net, self._bans.resting(net, now), ban.at)
             if members:
                 name = BadNeighbourhood.name
                 self.stats.findings.add((name,))
-                self._count(self._bans.impose_around(net, ban.at, name, members, ban.session_open), done)
+                self._count(self._bans.impose_around(net, ban, now, name, members), done)
                 return
 
     def _count(self, actions: list[Action], done: list[Action]) -> None:
@@ -180,7 +182,7 @@ class Judge:
         role, net = self._bans.role(ip)
         source = self._tally.sources.peek(ip)
         window = self._brute.windows.peek(net)
-        active = self._bans.covering(net, self.newest)
+        active = self._bans.enforced(net, self.newest)
         offender = self._bans.offenders.peek(net)
         return {
             "ip": ip,

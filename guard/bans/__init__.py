@@ -1,4 +1,4 @@
-"""Finding -> Action: who may be banned, how wide, for how long, and when a ban ends."""
+"""Finding -> Action: what is banned, for how long, and when a ban ends."""
 
 from __future__ import annotations
 
@@ -6,49 +6,33 @@ import math
 from heapq import heappop, heappush
 from typing import Final
 
-from guard import addresses
-from guard.addresses import parts
 from guard.bans._active import BY_HAND, Active, Offender, dump_ban, load_ban
+from guard.bans._lists import ALLOWED, CLIENT, OWN, TRUSTED, Lists
 from guard.bounded import Bounded
 from guard.model import Action, Ban, Policy, Unban
 from guard.nets import NetSet, width
 
 __all__ = ["ALLOWED", "CLIENT", "OWN", "TRUSTED", "Active", "Bans", "Offender", "dump_ban", "load_ban"]
 
-CLIENT: Final = 0
-TRUSTED: Final = 1
-OWN: Final = 2
-ALLOWED: Final = 3
-
-_ROLES: Final = 1 << 17
 _HISTORY: Final = 10_000
 _NO_TIMES: Final[list[float]] = []
 _NO_LINES: Final[list[str]] = []
-# Wider than this needs --force by hand.
-_WIDEST4: Final = 8
-_WIDEST6: Final = 32
 
 
-class Bans:
+class Bans(Lists):
     """Decides; enforces nothing."""
 
     __slots__ = (
-        "_allowed",
         "_ends",
-        "_lists",
         "_nets",
-        "_own",
-        "_policy",
-        "_roles",
-        "_trusted",
         "active",
         "changed",
-        "epoch",
         "history",
         "offenders",
     )
 
     def __init__(self, policy: Policy, *, keep: bool) -> None:
+        super().__init__(policy)
         self.active: dict[str, Active] = {}
         self.changed: set[str] = set()
         self.history: list[Ban] = []
@@ -57,70 +41,6 @@ class Bans:
         )
         self._ends: list[tuple[float, str]] = []
         self._nets = NetSet()  # of the active bans
-        self.epoch = 0  # of the lists: what was found of an address under an older one is void
-        self._allowed = self._trusted = self._own = self._nets
-        self._lists: tuple[tuple[str, ...], ...] = ()  # that the three were made of
-        self.reconfigure(policy, policy.allow)
-
-    def reconfigure(self, policy: Policy, allow: tuple[str, ...]) -> None:
-        """Take another configuration, and the allow list with what was added by hand."""
-        self._policy = policy
-        lists = (allow, policy.trusted, policy.own)
-        if lists != self._lists:
-            self._lists = lists
-            self._allowed = NetSet(allow)
-            self._trusted = NetSet(policy.trusted)
-            self._own = NetSet(policy.own)
-        self._roles: dict[str, tuple[int, str]] = {}
-        self.epoch += 1
-
-    def allow(self, net: str) -> None:
-        """Add one net to the allow list."""
-        self._lists = ()
-        self._allowed.add(net)
-        self._roles.clear()
-        self.epoch += 1
-
-    def disallow(self, net: str) -> None:
-        """Take one net from the allow list."""
-        self._lists = ()
-        self._allowed.discard(net)
-        self._roles.clear()
-        self.epoch += 1
-
-    def role(self, ip: str) -> tuple[int, str]:
-        """Return what an address is (CLIENT, TRUSTED, OWN, ALLOWED) and the net that stands for it in counts and bans.
-
-        If the widened net holds an allowed, trusted or own address, the address stands for itself.
-        """
-        known = self._roles.get(ip)
-        if known is not None:
-            return known
-        value = addresses.number(ip)
-        if self._own.has(ip, value):
-            role = OWN
-        elif self._trusted.has(ip, value):
-            role = TRUSTED
-        elif self._allowed.has(ip, value):
-            role = ALLOWED
-        else:
-            role = CLIENT
-        net = addresses.widen(ip, self._policy.prefix4, self._policy.prefix6)
-        width, whole = (self._policy.prefix6, 128) if ":" in ip else (self._policy.prefix4, 32)
-        if width != whole and (
-            self._trusted.touches_near(ip, value, width)
-            or self._allowed.touches_near(ip, value, width)
-            or self._own.touches_near(ip, value, width)
-        ):
-            net = addresses.widen(ip, 32, 128)
-        if len(self._roles) >= _ROLES:
-            self._roles.clear()
-        self._roles[ip] = (role, net)
-        return role, net
-
-    def allows(self, net: str) -> bool:
-        """Whether the allow list has an address in common with `net`."""
-        return self._allowed.touches(net)
 
     def covering(self, net: str, at: float) -> Active | None:
         """Return the ban in force at `at` that shuts `net` out, if any: its own, else the narrowest around it."""
@@ -132,6 +52,15 @@ class Bans:
             if at < around.ban.until:
                 return around
         return None
+
+    def enforced(self, net: str, at: float) -> Active | None:
+        """Return the same, but in the place of a folded ban the one that is enforced for it."""
+        active = self.covering(net, at)
+        if active is not None and active.folded:
+            for ban in self.collective_around(active.ban.net, at):
+                if not self.active[ban.net].folded:
+                    return self.active[ban.net]
+        return active
 
     def inside(self, net: str) -> list[str]:
         """Return the banned nets that lie within `net`."""
@@ -177,37 +106,36 @@ class Bans:
 
     # -- collective bans -------------------------------------------------------------------------------------------
 
-    def resting(self, net: str) -> list[Ban]:
-        """Return the bans inside `net` that rest on attempts, folded or not."""
+    def resting(self, net: str, at: float) -> list[Ban]:
+        """Return the bans inside `net` that rest on attempts and last beyond `at`, folded or not."""
         inside = [self.active[inner] for inner in self._nets.inside(net)]
-        return [active.ban for active in inside if active.times]
+        return [active.ban for active in inside if active.times and active.ban.until > at]
 
     def collective_around(self, net: str, at: float) -> list[Ban]:
         """Return the collective bans in force around `net`, narrow ones first."""
         around = [self.active[wide] for wide in self._nets.above(net)]
         return [active.ban for active in around if active.collective() and at < active.ban.until]
 
-    def impose_around(
-        self, net: str, at: float, rule: str, members: list[Ban], session_open: bool | None
-    ) -> list[Action]:
-        """Ban a net for what its members did, and fold into it what a rule banned inside.
+    def impose_around(self, net: str, last: Ban, now: float, rule: str, members: list[Ban]) -> list[Action]:
+        """Ban a net for what its members did, `last` the latest, and fold into it what a rule banned inside.
 
         Whoever is banned for longer than the net keeps his own ban, so that nobody goes free when the net does.
         A folded ban stays what it was in all but enforcement: it may be revoked, and its offender is remembered.
         """
         lines = [member.evidence[-1] for member in members if member.evidence]
         failures = sum([member.failures for member in members])
-        ban = Ban(net, at, self._sentence(net, at), rule, failures, session_open, tuple(lines))
+        until = self._sentence(net, last.at)
+        ban = Ban(net, last.at, until, rule, failures, last.session_open, tuple(lines))
         done: list[Action] = [ban]
         done += self._enter(ban, _NO_TIMES, _NO_LINES)
         for inner in self._nets.inside(net):
             active = self.active[inner]
             if inner == net or active.folded or active.ban.rule in BY_HAND:
                 continue
-            if at < active.ban.until <= ban.until:
+            if now < active.ban.until <= until:
                 active.folded = True
                 self.changed.add(inner)
-                done.append(Unban(inner, at, "folded"))
+                done.append(Unban(inner, last.at, "folded"))
         return done
 
     def _surface(self, net: str, at: float) -> list[Action]:
@@ -225,6 +153,12 @@ class Bans:
             heappush(self._ends, (active.ban.until, inner))
             done.append(active.ban)
         return done
+
+    def stands(self, active: Active, now: float) -> bool:
+        """Whether a ban, or one around it that rests on it, is in force at `now`."""
+        return active.ban.until > now or (
+            active.folded and len(self.collective_around(active.ban.net, now)) > 0
+        )
 
     def _folds(self, active: Active) -> bool:
         """Whether a collective ban is enforced in the place of this one."""
@@ -294,21 +228,6 @@ class Bans:
             if active is not None and active.ban.until <= now and not active.folded:
                 ended += self.lift(net, now, "expired")
         return ended
-
-    def refusal(self, net: str, *, force: bool) -> str | None:
-        """Return why a net may not be banned, or None."""
-        start, prefix = parts(net)
-        v6 = ":" in net
-        if self._own.touches_near(net, start, prefix) or (start == 1 if v6 else start >> 24 == 127):
-            return f"{net} holds an address of this host"
-        if not force and self._trusted.touches_near(net, start, prefix):
-            return f"{net} touches lists.trusted: use --force if you mean it"
-        if self._allowed.touches_near(net, start, prefix):
-            return f"{net} holds an address of the allow list: remove that entry first"
-        widest = _WIDEST6 if v6 else _WIDEST4
-        if prefix < widest and not force:
-            return f"{net} is wider than /{widest}: use --force if you mean it"
-        return None
 
     def by_hand(self, net: str, at: float, until: float, rule: str) -> list[Action]:
         """Ban a net because the administrator says so."""

@@ -47,8 +47,8 @@ class BadNeighbourhood:
         return [addresses.text_of(value, width, bits) for width in widths if width < own]
 
     def grounds(self, net: str, bans: list[Ban], at: float) -> list[Ban]:
-        """Return which of the bans inside `net` are its ban at `at`; none where they are too few."""
-        found = [ban for ban in bans if ban.at > at - self._policy.neighbourhood_window and ban.until > at]
+        """Return which of the bans in force inside `net` are its ban at `at`; none where they are too few."""
+        found = [ban for ban in bans if ban.at > at - self._policy.neighbourhood_window]
         if len(found) < self._policy.neighbourhood_members:
             return []
         width = addresses.parts(net)[1]

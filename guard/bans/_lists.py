@@ -1,0 +1,107 @@
+"""Who may be banned, and how wide: the allow list, the trusted nets, this host's own addresses."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from guard import addresses
+from guard.model import Policy
+from guard.nets import NetSet
+
+CLIENT: Final = 0
+TRUSTED: Final = 1
+OWN: Final = 2
+ALLOWED: Final = 3
+
+_ROLES: Final = 1 << 17
+# Wider than this needs --force by hand.
+_WIDEST4: Final = 8
+_WIDEST6: Final = 32
+
+
+class Lists:
+    """Knows what an address is; knows of no ban."""
+
+    __slots__ = ("_allowed", "_lists", "_own", "_policy", "_roles", "_trusted", "epoch")
+
+    def __init__(self, policy: Policy) -> None:
+        self.epoch = 0  # of the lists: what was found of an address under an older one is void
+        self._allowed = self._trusted = self._own = NetSet()
+        self._lists: tuple[tuple[str, ...], ...] = ()  # that the three were made of
+        self._roles: dict[str, tuple[int, str]] = {}
+        self.reconfigure(policy, policy.allow)
+
+    def reconfigure(self, policy: Policy, allow: tuple[str, ...]) -> None:
+        """Take another configuration, and the allow list with what was added by hand."""
+        self._policy = policy
+        lists = (allow, policy.trusted, policy.own)
+        if lists != self._lists:
+            self._lists = lists
+            self._allowed = NetSet(allow)
+            self._trusted = NetSet(policy.trusted)
+            self._own = NetSet(policy.own)
+        self._roles.clear()
+        self.epoch += 1
+
+    def allow(self, net: str) -> None:
+        """Add one net to the allow list."""
+        self._lists = ()
+        self._allowed.add(net)
+        self._roles.clear()
+        self.epoch += 1
+
+    def disallow(self, net: str) -> None:
+        """Take one net from the allow list."""
+        self._lists = ()
+        self._allowed.discard(net)
+        self._roles.clear()
+        self.epoch += 1
+
+    def role(self, ip: str) -> tuple[int, str]:
+        """Return what an address is (CLIENT, TRUSTED, OWN, ALLOWED) and the net that stands for it in counts and bans.
+
+        If the widened net holds an allowed, trusted or own address, the address stands for itself.
+        """
+        known = self._roles.get(ip)
+        if known is not None:
+            return known
+        value = addresses.number(ip)
+        if self._own.has(ip, value):
+            role = OWN
+        elif self._trusted.has(ip, value):
+            role = TRUSTED
+        elif self._allowed.has(ip, value):
+            role = ALLOWED
+        else:
+            role = CLIENT
+        net = addresses.widen(ip, self._policy.prefix4, self._policy.prefix6)
+        width, whole = (self._policy.prefix6, 128) if ":" in ip else (self._policy.prefix4, 32)
+        if width != whole and (
+            self._trusted.touches_near(ip, value, width)
+            or self._allowed.touches_near(ip, value, width)
+            or self._own.touches_near(ip, value, width)
+        ):
+            net = addresses.widen(ip, 32, 128)
+        if len(self._roles) >= _ROLES:
+            self._roles.clear()
+        self._roles[ip] = (role, net)
+        return role, net
+
+    def allows(self, net: str) -> bool:
+        """Whether the allow list has an address in common with `net`."""
+        return self._allowed.touches(net)
+
+    def refusal(self, net: str, *, force: bool) -> str | None:
+        """Return why a net may not be banned, or None."""
+        start, prefix = addresses.parts(net)
+        v6 = ":" in net
+        if self._own.touches_near(net, start, prefix) or (start == 1 if v6 else start >> 24 == 127):
+            return f"{net} holds an address of this host"
+        if not force and self._trusted.touches_near(net, start, prefix):
+            return f"{net} touches lists.trusted: use --force if you mean it"
+        if self._allowed.touches_near(net, start, prefix):
+            return f"{net} holds an address of the allow list: remove that entry first"
+        widest = _WIDEST6 if v6 else _WIDEST4
+        if prefix < widest and not force:
+            return f"{net} is wider than /{widest}: use --force if you mean it"
+        return None

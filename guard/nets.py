@@ -175,12 +175,14 @@ class NetSet:
 
     def above(self, net: str) -> list[str]:
         """Return the nets wider than `net` (a net) that cover it, narrow ones first."""
-        widths = self._family(net).widths
+        family = self._family(net)
+        if not family.widths:
+            return []
         own = width(net)
-        if not widths or widths[-1] >= own:
+        if family.widths[-1] >= own:
             return []
         start, _ = parts(net)
-        return self._family(net).covering(start, own - 1)
+        return family.covering(start, own - 1)
 
     def inside(self, net: str) -> list[str]:
         """Return the nets that lie within `net`, in the order of addresses, of equal starts narrow ones first."""

@@ -161,10 +161,10 @@ class Bans(Lists):
         )
 
     def _folds(self, active: Active) -> bool:
-        """Whether a collective ban is enforced in the place of this one."""
+        """Whether a collective ban around this one outlasts it: what folded that one folds this one too."""
         for wide in self._nets.above(active.ban.net):
             around = self.active[wide]
-            if around.collective() and not around.folded and around.ban.until >= active.ban.until:
+            if around.collective() and around.ban.until >= active.ban.until:
                 return True
         return False
 

@@ -241,6 +241,43 @@ def test_a_member_whose_own_time_is_over_still_takes_the_net_with_him_when_he_is
     assert not guard._bans.active
 
 
+def test_who_is_banned_for_longer_than_the_inner_net_comes_back_beside_it():
+    guard = traffic.engine(POLICY)
+    guard.feed("log", guesses(0, NEW[0], NEW[3], NEW[6]))
+    assert nets(guard) == ["2001:db8::/48"]
+    guard.tick(START + 1000)
+    guard.feed("log", guesses(1000, *NEW[:3]) + guesses(1001, NEW[4]) + chained(1002, NEW[7], 1))
+    assert nets(guard) == ["2001:db8::/48"], "for the second time, until 3002"
+    done = guard.feed("log", login(1003, NEW[7], 1))
+    assert [(ban.net, ban.until - START) for ban in done if isinstance(ban, Ban)] == [
+        ("2001:db8:0:100::/56", 2000), ("2001:db8:0:100::/64", 3000), ("2001:db8:0:201::/64", 2001),
+    ]  # fmt: skip
+    assert short(done)[3:] == ["-2001:db8::/48 revoked"]
+
+
+def test_what_shows_late_counts_only_with_what_is_still_in_force():
+    """An attempt of a chain waits for the next line; whoever was banned before has gone free in a daemon by then."""
+    lines = guesses(0, NEW[0], NEW[3]) + chained(100, OLD[0], 1) + login(101, OLD[0], 1)  # shows the chain
+    late = chained(500, NEW[6], 2)
+    last = stamped(1000, "postfix/smtpd[42]", "connect from unknown[203.0.113.9]")
+    replay, daemon = traffic.engine(POLICY), traffic.engine(POLICY)
+    assert RULE not in str(replay.feed("log", lines + late + last))
+    daemon.feed("log", lines + late, START + 500)
+    daemon.tick(START + 1000)
+    daemon.feed("log", last, START + 1000)
+    assert daemon.report() == replay.report()
+
+
+def test_a_ban_that_is_over_cannot_be_revoked_in_replay_either():
+    replay, daemon = traffic.engine(POLICY), traffic.engine(POLICY)
+    first, then = chained(0, OLD[0], 1), login(1001, OLD[0], 1) + guesses(1002, OLD[0])
+    assert short(replay.feed("log", first + then)) == ["+198.51.100.1/32 brute_force"] * 2
+    daemon.feed("log", first, START)
+    daemon.tick(START + 1000)
+    daemon.feed("log", then, START + 1002)
+    assert daemon.report() == replay.report()
+
+
 # -- the operator's hand -------------------------------------------------------------------------------------------
 
 
@@ -300,6 +337,21 @@ def test_bans_by_hand_are_neither_members_nor_folded():
     assert guard.feed("log", guesses(2, *hosts(8, 9))) == []
 
 
+def test_a_clock_that_was_set_back_leaves_no_ban_without_an_end():
+    guard = folded()
+    guard.ban("198.51.100.0/24", 5000.0, START + 1)
+    guard = folded(POLICY._replace(ban_max=1e6))
+    guard.feed("log", b"")
+    wide = guard._bans.active["198.51.100.0/24"]
+    wide.ban = wide.ban._replace(until=START + 9000)
+    assert guard.tick(START + 2000) == []
+    assert short(guard.unban("198.51.100.99/32", START + 500))[:3] == [
+        f"+{net} brute_force" for net in own(1, 2, 3)
+    ]
+    assert len(guard.tick(START + 2000)) == 3
+    assert nets(guard) == []
+
+
 def test_explain_names_the_ban_that_is_enforced():
     guard = folded()
     for ip in hosts(1, 77):
@@ -332,7 +384,7 @@ class Story:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.sessions: dict[str, int] = {}
+        self.sessions: dict[str, tuple[int, float]] = {}
         self.n = 0
 
     def lines(self, seconds: float, what: str, ip: str) -> bytes:
@@ -341,11 +393,12 @@ class Story:
             return guesses(self.now, ip)
         if what == "chain":
             self.n += 1
-            self.sessions[ip] = self.n
+            self.sessions[ip] = self.n, self.now
             lines = chained(self.now, ip, self.n)
             self.now += 3  # an attempt of a chain that is known may wait two seconds for the login
             return lines + stamped(self.now, "postfix/smtpd[42]", "connect from unknown[203.0.113.9]")
-        return login(self.now, ip, self.sessions.pop(ip)) if what == "login" and ip in self.sessions else b""
+        n, since = self.sessions.pop(ip, (0, -HOUR)) if what == "login" else (0, -HOUR)
+        return login(self.now, ip, n) if self.now - since < HOUR - 60 else b""  # a session lives no longer
 
 
 def act(guard: Engine, what: str, net: str, now: float) -> list[Action]:

@@ -398,7 +398,7 @@ class Story:
             self.now += 3  # an attempt of a chain that is known may wait two seconds for the login
             return lines + stamped(self.now, "postfix/smtpd[42]", "connect from unknown[203.0.113.9]")
         n, since = self.sessions.pop(ip, (0, -HOUR)) if what == "login" else (0, -HOUR)
-        return login(self.now, ip, n) if self.now - since < HOUR - 60 else b""  # a session lives no longer
+        return login(self.now, ip, n) if self.now - since < HOUR / 4 else b""  # old sessions are forgotten
 
 
 def act(guard: Engine, what: str, net: str, now: float) -> list[Action]:

@@ -21,6 +21,7 @@ import socket
 import subprocess
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -32,13 +33,17 @@ import pytest
 from tests.system.netns import CLIENTS, HOST4, HOST6, PATIENCE, Connection, Lab, requires_namespaces
 
 PUBLISHED = 143
-GATEWAY = "172.31.0.1"  # of the bridge: what a container takes for the client where the engine stands in between
+INSIDE = 10143  # where the server listens: a ban is of the public port
+GATEWAY = "172.31.0.1"  # of the bridge: what a container sees of a client for whom the engine stands in
 WITH_IPV6 = {"experimental": True, "ip6tables": True, "ipv6": True, "fixed-cidr-v6": "2001:db8:d::/64"}
 STARTS = 20.0  # seconds
 
+# An engine that writes nftables leaves forwarding to the administrator; looking for duplicates of an address on
+# the bridge takes the kernel two seconds.
+_KERNEL = {"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "ipv6/conf/default/accept_dad": "0"}
 _UNSUSPECTED = CLIENTS[2], CLIENTS[5]  # whom no test bans
 _BUSYBOX = Path("/bin/busybox")
-_SERVER = ["/bin/busybox", "nc", "-ll", "-p", str(PUBLISHED), "-e", "/bin/busybox", "cat"]
+_SERVER = ["/bin/busybox", "nc", "-ll", "-p", str(INSIDE), "-e", "/bin/busybox", "cat"]
 # The engine's first process: it ends the engine when standard input ends, and with it end all other processes.
 _ENTRY = """
 mount -t tmpfs tmpfs /run
@@ -58,7 +63,7 @@ table {family} docker-bridges {{
     }}
     chain nat-PREROUTING {{
         type nat hook prerouting priority dstnat;
-        fib daddr type local iifname != docker0 tcp dport {port} dnat to {address}
+        fib daddr type local iifname != docker0 tcp dport {port} dnat to {target}
     }}
     chain nat-POSTROUTING {{
         type nat hook postrouting priority srcnat;
@@ -70,7 +75,7 @@ table {family} docker-bridges {{
     }}
     chain filter-forward-in__docker0 {{
         ct state established,related accept
-        {family} daddr {address} tcp dport {port} accept
+        {family} daddr {address} tcp dport {inside} accept
         drop
     }}
 }}
@@ -103,17 +108,17 @@ class Engine:
         self._log = folder / "dockerd.log"
         self._socket = str(folder / "docker.sock")
         self._by_hand = native and not _writes_nftables()
-        backend = {"iptables": False, "ip6tables": False} if self._by_hand else {"firewall-backend": "nftables"}
+        no_rules, own_rules = {"iptables": False, "ip6tables": False}, {"firewall-backend": "nftables"}
         self._settings = {
             "bip": f"{GATEWAY}/24",
             "data-root": str(folder / "data"),
-            "exec-opts": ["native.cgroupdriver=cgroupfs"],  # there is no systemd that could be asked for a slice
+            "exec-opts": ["native.cgroupdriver=cgroupfs"],  # no systemd can be asked from in there
             "exec-root": "/run/docker",
             "hosts": [f"unix://{self._socket}"],
             "pidfile": "/run/docker.pid",
             "storage-driver": "vfs",  # the one that needs nothing of the file system below
             **settings,
-            **(backend if native else {}),
+            **(no_rules if self._by_hand else own_rules if native else {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._sockets = contextlib.ExitStack()
@@ -124,8 +129,9 @@ class Engine:
         settings.write_text(json.dumps(self._settings))
         entered = ("nsenter", f"--net=/run/netns/{self._lab.host.name}")
         apart = ("unshare", "--mount", "--pid", "--fork", "--mount-proc")
-        # With rules of its own in nftables, an engine leaves forwarding to the administrator.
-        self._lab.host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        with self._lab.host.entered():
+            for name, value in _KERNEL.items():
+                Path("/proc/sys/net", name).write_text(value)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 (*entered, *apart, "sh", "-c", _ENTRY, "sh", "dockerd", "--config-file", str(settings)),
@@ -148,7 +154,7 @@ class Engine:
         with self._client() as client:
             client.api.import_image_from_data(_image(), repository="mail")
             client.containers.run(
-                "mail", _SERVER, name="mail", detach=True, ports={f"{PUBLISHED}/tcp": PUBLISHED},
+                "mail", _SERVER, name="mail", detach=True, ports={f"{INSIDE}/tcp": PUBLISHED},
                 restart_policy={"Name": "always"}, stop_signal="SIGKILL",
             )  # fmt: skip
         self.settle()
@@ -156,20 +162,17 @@ class Engine:
     def settle(self) -> None:
         """Wait until the container is there, and serves a client of each family."""
         if self._by_hand:
-            until(lambda: any(self._addresses().values()), STARTS)
-            for family, address in self._addresses().items():
-                rules = _NATIVE.format(family=family, address=address, port=PUBLISHED) if address else ""
-                table = f"{family} docker-bridges"
-                self._lab.host.nft(f"table {table} {{}}\ndelete table {table}\n{rules}")
+            until(lambda: all(self._addresses().values()), STARTS)
+            self._lab.host.nft("".join(_native_rules(*address) for address in self._addresses().items()))
         for client in _UNSUSPECTED:
             until(partial(self.serves, client), STARTS)
 
-    def clients(self) -> set[str]:
-        """Return the addresses that the server in the container takes for its clients'."""
+    def clients(self) -> Counter[str]:
+        """Return the addresses that the server in the container takes for its clients', and of how many each."""
         with self._client() as client:
             _, output = client.containers.get("mail").exec_run(["/bin/busybox", "netstat", "-tn"])
-        rows = [row.split() for row in output.decode().splitlines() if row.startswith("tcp")]
-        return {row[4].rpartition(":")[0].removeprefix("::ffff:") for row in rows}
+        rows = [row.split() for row in output.decode().splitlines() if "ESTABLISHED" in row]
+        return Counter(row[4].rpartition(":")[0].removeprefix("::ffff:") for row in rows)
 
     def call(self, client: str, patience: float = PATIENCE) -> Connection:
         """Connect from a client's address to the published port; `upstream` then is there and back again.
@@ -234,6 +237,12 @@ def until(condition: Callable[[], bool], patience: float) -> None:
 def _writes_nftables() -> bool:
     done = subprocess.run(("dockerd", "--help"), capture_output=True, text=True, timeout=20, check=True)
     return "--firewall-backend" in done.stdout
+
+
+def _native_rules(family: str, address: str) -> str:
+    target = f"{address}:{INSIDE}" if family == "ip" else f"[{address}]:{INSIDE}"
+    rules = _NATIVE.format(family=family, address=address, port=PUBLISHED, inside=INSIDE, target=target)
+    return f"table {family} docker-bridges {{}}\ndelete table {family} docker-bridges\n{rules}"
 
 
 def _image() -> bytes:

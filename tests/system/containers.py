@@ -184,7 +184,11 @@ class Engine:
         self._sockets.callback(end.close)
         end.settimeout(patience)
         end.bind((client, 0))
-        end.connect((HOST6 if ":" in client else HOST4, PUBLISHED))
+        try:
+            end.connect((HOST6 if ":" in client else HOST4, PUBLISHED))
+        except OSError:
+            end.close()  # or the kernel would go on trying
+            raise
         return Connection(end, end)
 
     def serves(self, client: str) -> bool:

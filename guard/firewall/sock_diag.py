@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from guard.firewall import netlink
-from guard.firewall.nets import Net
+from guard.firewall.nets import Net, Ranges, read_net
 
 ESTABLISHED: Final = 1 << 1
 # Where a program or the kernel still waits for the peer: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING.
@@ -35,7 +35,7 @@ _STEP: Final = struct.Struct(
 _JUMP, _PEER_IN = 1, 8  # INET_DIAG_BC_JMP, INET_DIAG_BC_D_COND
 _HOST: Final = struct.Struct("=BBxxi")  # struct inet_diag_hostcond: family, prefix length, port; an address
 _MAPPED: Final = bytes(10) + b"\xff\xff"
-NETS_AT_ONCE: Final = 256  # in one program; each costs the kernel some nanoseconds a socket
+NETS_AT_ONCE: Final = 256  # in one program, which the kernel runs for each socket
 
 
 class Socket(NamedTuple):
@@ -102,19 +102,24 @@ def destroy(nets: Sequence[Net], on: Callable[[int], bool]) -> int:
     Whoever waits on one gets ECONNABORTED at once; the peer is told by a reset.  Returns how many were closed.
     Raises OSError where the kernel refuses.
     """
-    closed = 0
-    for start in range(0, len(nets), NETS_AT_ONCE):
-        found = [
-            one for one in sockets(OPEN, nets=nets[start : start + NETS_AT_ONCE]) if on(one.port)
-        ]  # all of them first: the kernel's walk and the closing do not mix
-        requests = (_REQUEST.pack(one.family, socket.IPPROTO_TCP, 0, 0, 0) + one.id for one in found)
-        # One that is gone or has become TIME_WAIT meanwhile is an error of its own (ENOENT, EOPNOTSUPP), and no matter.
-        closed += sum(code == 0 for code in netlink.command(netlink.SOCK_DIAG, _DESTROY, requests))
-    return closed
+    if len(nets) <= NETS_AT_ONCE:
+        found = [one for one in sockets(OPEN, nets=nets) if on(one.port)]
+    else:
+        ranges = Ranges(nets)
+        found = [one for one in sockets(OPEN) if on(one.port) and ranges.overlaps(read_net(one.peer))]
+    requests = (_REQUEST.pack(one.family, socket.IPPROTO_TCP, 0, 0, 0) + one.id for one in found)
+    # One that is gone or in TIME_WAIT meanwhile is an error of its own (ENOENT, EOPNOTSUPP), and no matter.
+    codes = list(netlink.command(netlink.SOCK_DIAG, _DESTROY, requests))
+    if errno.EPERM in codes:
+        raise PermissionError(errno.EPERM, "closing sockets needs CAP_NET_ADMIN")
+    return codes.count(0)
 
 
 def cannot_destroy() -> str | None:
-    """Return why sockets cannot be closed here, None where they can: asks to close one that cannot be there."""
+    """Return why this kernel cannot close sockets, None where it can: asks it to close one that cannot be there.
+
+    Whether we have the right is not asked: the kernel looks for the socket first.
+    """
     request = _REQUEST.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 0) + bytes(_ID.size)
     try:
         [code] = netlink.command(netlink.SOCK_DIAG, _DESTROY, iter([request]))
@@ -122,6 +127,4 @@ def cannot_destroy() -> str | None:
         return f"the kernel does not tell of sockets ({error.strerror})"
     if code == errno.ENOENT:
         return None
-    if code == errno.EPERM:
-        return "CAP_NET_ADMIN is missing"
     return f"the kernel lacks CONFIG_INET_DIAG_DESTROY ({os.strerror(code)})"

@@ -32,6 +32,8 @@ class Closer:
 
     def take(self, bans: Sequence[Ban]) -> None:
         """Close what the peers in these bans have open; returns at once."""
+        if not bans:
+            return
         for ban in bans:
             if len(self._nets) < self._limit:
                 self._nets[ban.net] = read_net(ban.net)

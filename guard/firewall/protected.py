@@ -34,9 +34,8 @@ SSH: Final = "the client of an SSH session that is open on this host"
 WIDEST_BY_RULE: Final = {4: 16, 6: 33}  # fewer bits than this are no client, whatever a rule thinks
 _BY_HAND: Final = ("manual", "deny")
 _NEVER: Final = ("127.0.0.0/8", "::/127", "::ffff:0:0/96")
-_REST: Final = (
-    10.0  # a look is good for this many times what it took: looking takes a tenth of our time at most
-)
+# A look is good for this many times what it took: in a flood of bans there is time for other work.
+_REST: Final = 2.0
 _LONGEST_REST: Final = 5.0  # seconds, whatever held up the look
 
 

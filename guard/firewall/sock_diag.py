@@ -22,10 +22,12 @@ ESTABLISHED: Final = 1 << 1
 # Where a program or the kernel still waits for the peer: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING.
 OPEN: Final = ESTABLISHED | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11
 
-_BY_FAMILY, _DESTROY = 20, 21  # SOCK_DIAG_BY_FAMILY, SOCK_DESTROY
-_REQUEST: Final = struct.Struct(
-    "=BBBBL"
-)  # struct inet_diag_req_v2: family, protocol, extensions, -, states; an id
+# The older question, for TCP alone, has both families told in one walk over all sockets: half the time.
+_GET_TCP, _DESTROY = 18, 21  # TCPDIAG_GETSOCK, SOCK_DESTROY
+_LOOK: Final = struct.Struct("=BBBB48sLL")  # struct inet_diag_req: family, lengths, extensions, id, states, -
+_CLOSE: Final = struct.Struct(
+    "=BBBBL48s"
+)  # struct inet_diag_req_v2: family, protocol, extensions, -, states, id
 _ID: Final = struct.Struct("!HH16s16s12s")  # struct inet_diag_sockid: ports, addresses, interface and cookie
 _STATE: Final = 4  # bytes of struct inet_diag_msg before its id: family, state, timer, retransmits
 _BYTECODE: Final = 1  # INET_DIAG_REQ_BYTECODE
@@ -35,7 +37,7 @@ _STEP: Final = struct.Struct(
 _JUMP, _PEER_IN = 1, 8  # INET_DIAG_BC_JMP, INET_DIAG_BC_D_COND
 _HOST: Final = struct.Struct("=BBxxi")  # struct inet_diag_hostcond: family, prefix length, port; an address
 _MAPPED: Final = bytes(10) + b"\xff\xff"
-NETS_AT_ONCE: Final = 256  # in one program, which the kernel runs for each socket
+NETS_AT_ONCE: Final = 128  # in one program, which the kernel runs for each socket
 
 
 class Socket(NamedTuple):
@@ -47,18 +49,21 @@ class Socket(NamedTuple):
     id: bytes
 
 
-def sockets(states: int, *, port: int = 0, nets: Sequence[Net] = ()) -> Iterator[Socket]:
+def sockets(states: int, *, port: int = 0, nets: Sequence[Net] | None = None) -> Iterator[Socket]:
     """Yield the TCP sockets in `states`, on a local port, with a peer in one of `nets` (NETS_AT_ONCE at most).
+
+    A port of 0 is every port, None as nets every peer; no nets are no peer.
 
     Raises OSError where the kernel does not tell.
     """
     wanted = _ID.pack(port, 0, bytes(16), bytes(16), bytes(4) + b"\xff" * 8)  # any cookie
-    program = netlink.attribute(_BYTECODE, _program(nets)) if nets else b""
-    for family in (socket.AF_INET, socket.AF_INET6):
-        request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, states) + wanted + program
-        for kind, message in netlink.dump(netlink.SOCK_DIAG, _BY_FAMILY, request):
-            if kind == _BY_FAMILY:
-                yield _socket(message)
+    if nets is not None and not nets:
+        return  # an empty program would pass every socket
+    program = b"" if nets is None else netlink.attribute(_BYTECODE, _program(nets))
+    request = _LOOK.pack(socket.AF_UNSPEC, 0, 0, 0, wanted, states, 0) + program
+    for kind, message in netlink.dump(netlink.SOCK_DIAG, _GET_TCP, request):
+        if kind == _GET_TCP:
+            yield _socket(message)
 
 
 def _socket(message: bytes) -> Socket:
@@ -107,7 +112,7 @@ def destroy(nets: Sequence[Net], on: Callable[[int], bool]) -> int:
     else:
         ranges = Ranges(nets)
         found = [one for one in sockets(OPEN) if on(one.port) and ranges.overlaps(read_net(one.peer))]
-    requests = (_REQUEST.pack(one.family, socket.IPPROTO_TCP, 0, 0, 0) + one.id for one in found)
+    requests = (_CLOSE.pack(one.family, socket.IPPROTO_TCP, 0, 0, 0, one.id) for one in found)
     # One that is gone or in TIME_WAIT meanwhile is an error of its own (ENOENT, EOPNOTSUPP), and no matter.
     codes = list(netlink.command(netlink.SOCK_DIAG, _DESTROY, requests))
     if errno.EPERM in codes:
@@ -120,7 +125,7 @@ def cannot_destroy() -> str | None:
 
     Whether we have the right is not asked: the kernel looks for the socket first.
     """
-    request = _REQUEST.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 0) + bytes(_ID.size)
+    request = _CLOSE.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 0, bytes(_ID.size))
     try:
         [code] = netlink.command(netlink.SOCK_DIAG, _DESTROY, iter([request]))
     except OSError as error:

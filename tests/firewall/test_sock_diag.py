@@ -50,7 +50,7 @@ def dual_stack(lab: Lab, client: str, port: int) -> Connection:
 
 def told(lab: Lab, *nets: str, port: int = 0) -> list[tuple[str, int]]:
     with lab.host.entered():
-        found = sockets(ESTABLISHED, port=port, nets=[read_net(net) for net in nets])
+        found = sockets(ESTABLISHED, port=port, nets=[read_net(net) for net in nets] or None)
         return sorted((one.peer, one.port) for one in found)
 
 
@@ -112,6 +112,7 @@ def test_the_server_that_waits_for_a_closed_peer_learns_it_at_once(lab, client, 
     assert woke[0][0] - began < 0.1
     with pytest.raises(ConnectionResetError):
         his.client.recv(1)
+    assert closed(lab) == 0, "no net is no peer"
     assert all(other.delivers() for other in others)
     his.close()
 

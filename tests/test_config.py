@@ -221,6 +221,10 @@ ports = []
         ("firewall.ports = [70000]", "firewall.ports[1]", "at most 65535; found 70000"),
         ("firewall.ports = []", "firewall.ports", "at least one element"),
         ('firewall.ports = "some"', "firewall.ports", "one of 'all'; found 'some'"),
+        ("firewall.ssh_ports = [0]", "firewall.ssh_ports[1]", "at least 1; found 0"),
+        ('firewall.close_sockets = "yes please"', "firewall.close_sockets", "found 'yes please'"),
+        ("rules.brute_force.prefix4 = 15", "rules.brute_force.prefix4", "at least 16; found 15"),
+        ("rules.brute_force.prefix6 = 32", "rules.brute_force.prefix6", "at least 33; found 32"),
         ("firewall.ports = 25", "firewall.ports", "a list in brackets; found 25"),
         (
             'firewall.backend = "pf"',

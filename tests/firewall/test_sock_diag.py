@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from guard.firewall import sock_diag
 from guard.firewall.nets import read_net
 from guard.firewall.sock_diag import ESTABLISHED, NETS_AT_ONCE, cannot_destroy, destroy, sockets
 from tests.system.netns import (
@@ -149,6 +150,12 @@ def test_looking_needs_no_right_and_closing_does(lab):
             os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert connection.delivers()
+
+
+def test_a_kernel_that_cannot_close_is_told_from_one_that_can(monkeypatch):
+    assert cannot_destroy() is None
+    monkeypatch.setattr(sock_diag, "_DESTROY", 31)  # a command that no kernel has
+    assert (cannot_destroy() or "").startswith("the kernel lacks CONFIG_INET_DIAG_DESTROY")
 
 
 def test_a_host_without_ipv6_is_no_trouble():

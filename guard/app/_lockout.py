@@ -29,6 +29,7 @@ class Lockout:
         self._protected = protected
         self._told: set[str] = set()
         self._trouble: dict[str, str] = {}
+        self._reviewed: tuple[tuple[str, ...], ...] = ()
         self._owed: set[str] = set()  # nets of the deny list that may not be banned now
 
     def admit(self, actions: Sequence[Action]) -> tuple[list[Action], list[Action]]:
@@ -66,8 +67,15 @@ class Lockout:
         return None if objection is None else objection.text
 
     def review(self) -> list[Action]:
-        """Take back the bans in force that have come to cover something protected; return the unbans."""
+        """Take back the bans in force that have come to cover something protected; return the unbans.
+
+        Only where the host's addresses and ways or lists.trusted have changed: 100,000 bans take a sixth of a second.
+        """
         self._look()
+        now = self._protected.host(), self._protected.trusted
+        if now == self._reviewed:
+            return []
+        self._reviewed = now
         actions: list[Action] = []
         for ban in self._engine.active_bans():
             objection = self._protected.objection(read_net(ban.net), ban.rule)

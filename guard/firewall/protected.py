@@ -47,10 +47,11 @@ class Objection(NamedTuple):
 
 
 class _View(NamedTuple):
-    """What one look has shown: address -> what it is."""
+    """What one look has shown: address -> what it is; these, and these with all else that is never banned."""
 
     facts: dict[str, str]
     ranges: Ranges
+    everything: Ranges
 
 
 class Protected:
@@ -66,17 +67,21 @@ class Protected:
         """Take the nets of `lists.trusted`; raises ValueError for one that is no net."""
         self.sessions = sessions or SshSessions()
         self.trouble: dict[str, str] = {}  # what cannot be read -> why; then the last answer stands
-        self._never = Ranges(map(read_net, _NEVER))
         self._clock = clock
         self._lock = threading.Lock()
         self._last: dict[str, set[str]] = {}
-        self._view = _View({}, Ranges(()))
         self._good_until = 0.0
+        self.trusted: tuple[str, ...] = ()
+        self._view = self._seen({})
         self.trust(trusted)
 
     def trust(self, trusted: Sequence[str]) -> None:
         """Take another `lists.trusted`; raises ValueError for what is no net."""
-        self._trusted = Ranges(map(read_net, trusted))
+        ranges = Ranges(map(read_net, trusted))
+        with self._lock:
+            self.trusted = tuple(trusted)
+            self._trusted = ranges
+            self._view = self._seen(self._view.facts)
 
     def look(self) -> None:
         """Read everything anew, unless that was done a moment ago."""
@@ -91,9 +96,13 @@ class Protected:
             facts |= dict.fromkeys(self._read(GATEWAY, gateways), GATEWAY)
             facts |= dict.fromkeys(self._read(OWN, own_addresses), OWN)
             if facts != self._view.facts:
-                self._view = _View(facts, Ranges(map(read_net, facts)))
+                self._view = self._seen(facts)
             ended = self._clock()
             self._good_until = ended + min(_REST * (ended - began), _LONGEST_REST)
+
+    def _seen(self, facts: dict[str, str]) -> _View:
+        nets = list(map(read_net, facts))
+        return _View(facts, Ranges(nets), Ranges([*nets, *map(read_net, (*_NEVER, *self.trusted))]))
 
     def _read(self, what: str, ask: Callable[[], Iterable[object]]) -> set[str]:
         try:
@@ -116,18 +125,18 @@ class Protected:
 
     def objection(self, net: Net, rule: str) -> Objection | None:
         """Return why a ban of `net` by `rule` may not be, as of the last look; None where it may."""
-        facts, ranges = self._view
-        if ranges.overlaps(net):
-            return Objection("own", _named(net, facts))
-        if self._never.overlaps(net):
-            text = "loopback, the unspecified address and IPv4-mapped IPv6 are never clients"
-            return Objection("own", f"{net.text}: {text}")
+        view = self._view
+        if not view.everything.overlaps(net):  # one question, where 100,000 bans come back after a restart
+            if net.width < WIDEST_BY_RULE[net.family] and rule not in _BY_HAND:
+                return Objection("anomaly", f"{net.text}: no rule bans a net as wide as that")
+            return None
+        if view.ranges.overlaps(net):
+            return Objection("own", _named(net, view.facts))
         if self._trusted.overlaps(net):
             text = "it overlaps a net in lists.trusted, which are never clients: change that list first"
             return Objection("trusted", f"{net.text}: {text}")
-        if net.width < WIDEST_BY_RULE[net.family] and rule not in _BY_HAND:
-            return Objection("anomaly", f"{net.text}: no rule bans a net as wide as that")
-        return None
+        text = "loopback, the unspecified address and IPv4-mapped IPv6 are never clients"
+        return Objection("own", f"{net.text}: {text}")
 
 
 def _named(net: Net, facts: dict[str, str]) -> str:

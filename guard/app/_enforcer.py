@@ -150,7 +150,6 @@ class Enforcer:
                 if timed:
                     self._stats.enforcement_seconds.observe(done - decided)
         self._object(refused)
-        self.refused(refused)
         self.confirmed([act for act, _ in todo.values() if isinstance(act, Ban) and act.net not in reasons])
         return reasons
 
@@ -160,6 +159,8 @@ class Enforcer:
                 self._objected.add(refusal.action.net)
                 what = "ban" if isinstance(refusal.action, Ban) else "unban"
                 logger().error("not enforced", action=what, net=refusal.action.net, reason=refusal.reason)
+        if refused:
+            self.refused(refused)
 
     async def _recover(self, trouble: str) -> None:
         """Try until the firewall is open again; `open` asserts what the engine wants then."""

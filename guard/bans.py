@@ -20,8 +20,10 @@ ALLOWED: Final = 3
 
 _ROLES: Final = 1 << 17
 _HISTORY: Final = 10_000
-# Wider than this needs --force by hand.
-_WIDEST: Final = {4: 8, 6: 32}
+_SPLIT: Final = 1000
+# Fewer bits than this need --force by hand: IPv4 nets wider than /8, IPv6 nets of /32 and wider.
+_NARROW: Final = {4: 8, 6: 33}
+_WIDE: Final = {4: "wider than /8", 6: "/32 or wider"}
 
 
 def dump_ban(ban: Ban) -> list[object]:
@@ -92,6 +94,7 @@ class Bans:
         "_own",
         "_policy",
         "_roles",
+        "_split",
         "_trusted",
         "_wide",
         "active",
@@ -110,6 +113,9 @@ class Bans:
         )
         self._ends: list[tuple[float, str]] = []
         self._wide = addresses.NetSet()
+        self._split: set[str] = (
+            set()
+        )  # nets whose addresses stand for themselves, whatever the width of a ban
         self.epoch = 0  # of the lists: what was found of an address under an older one is void
         self.reconfigure(policy, policy.allow)
 
@@ -125,7 +131,7 @@ class Bans:
     def role(self, ip: str) -> tuple[int, str]:
         """Return what an address is (CLIENT, TRUSTED, OWN, ALLOWED) and the net that stands for it in counts and bans.
 
-        If the widened net holds an allowed, trusted or own address, the address stands for itself.
+        If the widened net holds an allowed, trusted or own address, or was split, the address stands for itself.
         """
         known = self._roles.get(ip)
         if known is not None:
@@ -142,7 +148,8 @@ class Bans:
         net = addresses.widen(ip, self._policy.prefix4, self._policy.prefix6)
         width, whole = (self._policy.prefix6, 128) if ":" in ip else (self._policy.prefix4, 32)
         if width != whole and (
-            self._trusted.touches_near(ip, value, width)
+            net in self._split
+            or self._trusted.touches_near(ip, value, width)
             or self._allowed.touches_near(ip, value, width)
             or self._own.touches_near(ip, value, width)
         ):
@@ -151,6 +158,15 @@ class Bans:
             self._roles.clear()
         self._roles[ip] = (role, net)
         return role, net
+
+    def split(self, net: str) -> None:
+        """Have the addresses of a net that a rule may not ban stand for themselves: one of them is somebody else."""
+        if net not in self._split:
+            if len(self._split) >= _SPLIT:
+                self._split.clear()
+            self._split.add(net)
+            self._roles.clear()
+            self.epoch += 1
 
     def covering(self, net: str, at: float) -> Active | None:
         """Return the ban in force at `at` that shuts `net` out, if any."""
@@ -247,17 +263,21 @@ class Bans:
         return ended
 
     def refusal(self, net: str, *, force: bool) -> str | None:
-        """Return why a net may not be banned by hand, or None."""
+        """Return why a net may not be banned by hand, or None.  `force` opens the width and nothing else."""
         what = ipaddress.ip_network(net)
         if self._own.touches(net) or what.network_address.is_loopback:
             return f"{net} holds an address of this host"
-        if self._trusted.touches(net) and not force:
-            return f"{net} touches lists.trusted: use --force if you mean it"
-        if self._allowed.touches(net):
+        if self._trusted.touches(net):
+            return f"{net} touches lists.trusted: take it out of that list first"
+        if self.allows(net):
             return f"{net} holds an address of the allow list: remove that entry first"
-        if what.prefixlen < _WIDEST[what.version] and not force:
-            return f"{net} is wider than /{_WIDEST[what.version]}: use --force if you mean it"
+        if what.prefixlen < _NARROW[what.version] and not force:
+            return f"{net} is {_WIDE[what.version]}: use --force if you mean it"
         return None
+
+    def allows(self, net: str) -> bool:
+        """Whether the allow list has an address in common with `net`."""
+        return self._allowed.touches(net)
 
     def by_hand(self, net: str, at: float, until: float, rule: str) -> Ban:
         """Ban a net because the administrator says so."""

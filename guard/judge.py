@@ -17,6 +17,7 @@ from guard.stats import Stats
 from guard.tally import Source, Tally
 
 _FINDINGS: Final = 10_000
+_SPARED: Final = 1000
 _ROLES: Final = ("client", "trusted", "own", "allowed")
 
 
@@ -24,7 +25,7 @@ class Judge:
     """Decides on what the ledger counted.  Enforces nothing."""
 
     __slots__ = (
-        "_allow", "_bans", "_brute", "_deny", "_findings", "_logins", "_policy", "_tally", "findings", "newest", "stats",
+        "_allow", "_bans", "_brute", "_deny", "_findings", "_logins", "_newly_spared", "_policy", "_spared", "_tally", "findings", "newest", "stats",
     )  # fmt: skip
 
     def __init__(self, policy: Policy, stats: Stats, *, keep: bool) -> None:
@@ -39,6 +40,8 @@ class Judge:
         self._allow: set[str] = set()  # added by hand
         self._deny: set[str] = set()
         self._findings: list[Finding] = []  # since the last call of take_findings
+        self._spared: set[str] = set()  # addresses of Policy.own that have failed
+        self._newly_spared: list[str] = []  # since the last call of take_spared
 
     def _source(self, ip: str, at: float) -> Source | None:
         """Return the record of a client address; None for one that is no client."""
@@ -64,6 +67,7 @@ class Judge:
         ):
             known = client.source = self._source(attempt.ip, attempt.at)
             if known is None:
+                self._spare(attempt.ip)
                 return
         source = cast("Source", known)
         source.seen(attempt.at)
@@ -101,6 +105,11 @@ class Judge:
         stats.findings.add((BruteForce.name,))
         stats.bans.add((ban.rule, addresses.family(net)))
         done.append(ban)
+
+    def _spare(self, ip: str) -> None:
+        if ip not in self._spared and len(self._spared) < _SPARED and self._bans.role(ip)[0] == bans.OWN:
+            self._spared.add(ip)
+            self._newly_spared.append(ip)
 
     def _take_back(self, net: str, at: float, done: list[Action]) -> None:
         active = self._bans.covering(net, at)
@@ -146,6 +155,12 @@ class Judge:
         found = self._findings
         self._findings = []
         return found
+
+    def take_spared(self) -> list[str]:
+        """Return the addresses of `Policy.own` that have failed to log in and were not returned before."""
+        fresh = self._newly_spared
+        self._newly_spared = []
+        return fresh
 
     def explain_address(self, ip: str) -> dict[str, object]:
         """Return everything known of one address: what it did, its window, its ban."""
@@ -222,6 +237,30 @@ class Judge:
         self._deny.discard(net)
         return self._lift([net], now, "manual")
 
+    def refuse(self, net: str, now: float, label: str) -> list[Action]:
+        """Take back a ban that something outside the core stands against; [] when there is none.
+
+        `label` says what, as `mailward_ignored_total` has it.  It does not count as a ban of the net, and from now on
+        the net's addresses are judged one by one.
+        """
+        active = self._bans.active.get(net)
+        if active is None:
+            return []
+        if active.ban.rule not in ("manual", "deny"):
+            self._bans.split(net)
+        self.stats.unbans.add(("revoked",))
+        self.stats.ignored.add((label,))
+        return [self._bans.revoke(net, now)]
+
+    def deny_again(self, nets: set[str], now: float) -> list[Action]:
+        """Ban those of `nets` that the deny list still holds and whose ban was refused."""
+        listed = nets.intersection((*self._policy.deny, *self._deny))
+        return [
+            self._bans.by_hand(net, now, math.inf, "deny")
+            for net in sorted(listed)
+            if net not in self._bans.active and not self._bans.allows(net)
+        ]
+
     def lists(self) -> dict[str, list[str]]:
         """Return both lists, configured and added by hand."""
         return {
@@ -245,7 +284,8 @@ class Judge:
         done += self._lift([n for n in self._bans.active if allowed.touches(n)], now, "allowed")
         for net in sorted(listed):
             active = self._bans.active.get(net)
-            if (active is None or active.ban.rule != "deny") and self._bans.refusal(net, force=True) is None:
+            # What else stands against it, whoever enforces it says so (`refuse`): not in silence, as here.
+            if (active is None or active.ban.rule != "deny") and not self._bans.allows(net):
                 done.append(self._bans.by_hand(net, now, math.inf, "deny"))
         return done
 

@@ -25,8 +25,10 @@ from exporters import exposition, registry_of
 from exporters.guard import GuardCollector
 from guard import http, log
 from guard.app import _place
+from guard.app._closer import Closer
 from guard.app._enforcer import Enforcer
 from guard.app._keeper import Keeper
+from guard.app._lockout import Lockout
 from guard.app._pipeline import Pipeline
 from guard.app._place import REFUSED, CannotRunError
 from guard.app._requests import REASON_TABLE, Requests
@@ -38,6 +40,8 @@ from guard.control import ControlError
 from guard.control.server import ControlServer
 from guard.engine import Engine
 from guard.firewall import FirewallError
+from guard.firewall.protected import Protected
+from guard.firewall.ssh_sessions import SshSessions
 from guard.log import logger
 from guard.model import Policy
 from guard.sources import Source
@@ -51,7 +55,7 @@ SLICE: Final = (
     0.2  # seconds between two checkpoints while there is so much to save that asking for it takes time
 )
 SLOW: Final = 0.03
-REFRESH: Final = 60.0  # own addresses, names of the allow list
+REFRESH: Final = 60.0  # what is protected on this host, names of the allow list
 RESTART: Final = 30.0  # the longest wait before a source that failed is made again
 _AT_START_ONLY: Final = ("source", "firewall", "store", "http", "control", "limits")
 
@@ -90,7 +94,10 @@ class Daemon:
     async def _begin(self, config: Config, stack: contextlib.AsyncExitStack) -> None:
         """Make every part, in the order in which they need each other."""
         tables = [t for t in config.sources() if isinstance(t, FileTable | StdinTable)]
-        firewall = _place.firewall_of(config)
+        ports = None if config.firewall.ports == "all" else config.firewall.ports
+        sessions = SshSessions(config.firewall.ssh_ports)
+        self._protected = Protected(config.lists.trusted, sessions)
+        firewall = _place.firewall_of(config, self._protected)
         if firewall.name == "none":
             logger().warning(
                 'ONLY OBSERVING: firewall.backend = "none", decisions are shown and NOBODY IS BANNED'
@@ -109,7 +116,11 @@ class Daemon:
         reasons = {key: json.loads(text) for table, key, text in state.rows if table == REASON_TABLE}
         engine.restore(row for row in state.rows if row[0] != REASON_TABLE)
         self._enforcer = Enforcer(firewall, engine.stats, engine.active_bans)
-        self._pipeline = Pipeline(engine, self._enforcer.take)
+        self._pipeline = Pipeline(engine, self._enforcer.take, Lockout(engine, self._protected))
+        self._enforcer.refused = self._pipeline.take_back
+        self._closer = Closer(ports, sessions.ports)
+        if config.firewall.close_sockets and firewall.name != "none":
+            self._enforcer.confirmed = self._closer.take
         self._configure(policy)
         self._pipeline.tick(time.time())
         try:
@@ -132,13 +143,16 @@ class Daemon:
     # -- configuration ---------------------------------------------------------------------------------------------
 
     async def _policy(self, config: Config) -> Policy:
-        policy = config.policy(_place.own(), self._secret)
+        await asyncio.to_thread(self._protected.look)
+        policy = config.policy(self._protected.host(), self._secret)
         names = config.allow_names()
         return policy._replace(allow=policy.allow + await _place.resolved(names, self._resolved))
 
     def _configure(self, policy: Policy) -> None:
         self._policy_now = policy
+        self._protected.trust(policy.trusted)
         self._pipeline.act(self._engine.configure(policy, time.time()))
+        self._pipeline.act(self._pipeline.lockout.review())
 
     async def _reloads(self) -> None:
         """Take the configuration anew at each SIGHUP; one with mistakes is told and not taken."""
@@ -174,22 +188,21 @@ class Daemon:
             logger().warning("a change in these tables takes effect at the next start", tables=later)
 
     async def _refresh(self) -> None:
-        """Keep up with this host's own addresses and the names of the allow list."""
+        """Keep up with what is protected on this host and the names of the allow list."""
         while True:
             await asyncio.sleep(REFRESH)
             self._requests.prune()
-            try:
-                policy = await self._policy(self._config)
-            except OSError as error:
-                logger().warning("this host's own addresses are not told", reason=str(error))
-                continue
+            policy = await self._policy(self._config)
             if policy != self._policy_now:
                 self._configure(policy)
+            self._pipeline.act(self._pipeline.lockout.deny_again())
 
     # -- work ------------------------------------------------------------------------------------------------------
 
     def _work(self) -> list[Coroutine[None, None, None]]:
         work = [self._pipeline.consume(), self._enforcer.run(), self._enforcer.watch(), self._keeper.run()]
+        if self._config.firewall.close_sockets and self._enforcer.backend != "none":
+            work.append(self._closer.run())
         return [*work, self._ticks(), self._checkpoints(), self._reloads(), self._refresh()]
 
     async def _ticks(self) -> None:

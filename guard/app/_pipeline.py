@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from guard.app._lockout import Lockout
 from guard.engine import Engine
+from guard.firewall import Refused
 from guard.log import logger
 from guard.model import Action, Ban
 from guard.report import finding_values
@@ -31,10 +33,11 @@ class Checkpoint(NamedTuple):
 
 
 class Pipeline:
-    """Feeds the engine; `enforce` takes its decisions."""
+    """Feeds the engine; `enforce` takes its decisions, as far as `lockout` admits them."""
 
-    def __init__(self, engine: Engine, enforce: Callable[[Sequence[Action]], None]) -> None:
+    def __init__(self, engine: Engine, enforce: Callable[[Sequence[Action]], None], lockout: Lockout) -> None:
         self.engine = engine
+        self.lockout = lockout
         self.queue: asyncio.Queue[Chunk] = asyncio.Queue(CHUNKS)
         self.fresh = (
             asyncio.Event()
@@ -80,13 +83,19 @@ class Pipeline:
     def act(self, actions: Sequence[Action]) -> None:
         """Have decisions enforced, told and remembered."""
         if actions:
-            self._enforce(actions)
+            actions, taken_back = self.lockout.admit(actions)
+            self._enforce([*actions, *taken_back])
             for action in actions:
                 _tell(action)
             if len(self._actions) < _HISTORY:
                 self._actions += actions
         for finding in self.engine.take_findings():
             logger().error("finding", **finding_values(finding))
+        self.lockout.tell_spared()
+
+    def take_back(self, refused: Sequence[Refused]) -> None:
+        """Take what the firewall has refused: what it refuses for good is wanted no more."""
+        self._enforce(self.lockout.refused(refused))
 
     def tick(self, now: float) -> None:
         """Let time pass in the engine; tell when an outage of the password database begins and ends."""

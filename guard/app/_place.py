@@ -1,4 +1,4 @@
-"""What the daemon takes from the host before it begins: its lock, its key, its own addresses, its firewall's right."""
+"""What the daemon takes from the host before it begins: its lock, its key, its firewall's right."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from zoneinfo import ZoneInfo
 
 from guard.config import Config, FileTable, StdinTable
 from guard.firewall import Firewall
-from guard.firewall.own_addresses import own_addresses
 from guard.firewall.permission import missing_capability
+from guard.firewall.protected import Protected
 from guard.log import logger
 from guard.sources import Source
 from guard.sources.file import FileSource
@@ -84,14 +84,13 @@ def secret_of(url: str) -> bytes:
     return key
 
 
-def firewall_of(config: Config) -> Firewall:
+def firewall_of(config: Config, protected: Protected) -> Firewall:
     """Return the backend, not yet open.  Raises `CannotRunError` with the capability that is missing."""
     table = config.firewall
-    trusted = tuple(config.lists.trusted)
     if table.backend == "none":
         from guard.firewall.dry_run import DryRunFirewall  # noqa: PLC0415 - the one or the other
 
-        return DryRunFirewall(trusted)
+        return DryRunFirewall(protected)
     missing = missing_capability()
     if missing is not None:
         raise CannotRunError(REFUSED, f'{missing}; or set firewall.backend = "none" to observe only')
@@ -99,7 +98,7 @@ def firewall_of(config: Config) -> Firewall:
 
     rule = config.rules.brute_force
     ports = None if table.ports == "all" else table.ports
-    return NftablesFirewall(ports, rule.prefix4, rule.prefix6, trusted)
+    return NftablesFirewall(ports, rule.prefix4, rule.prefix6, protected)
 
 
 def source_of(table: FileTable | StdinTable, positions: dict[str, str]) -> Source:
@@ -123,11 +122,6 @@ def local_zone() -> tzinfo:
             return ZoneInfo.from_file(file, key="local")
     except (OSError, ValueError, KeyError):
         return UTC
-
-
-def own() -> tuple[str, ...]:
-    """Return this host's own addresses as nets."""
-    return tuple(sorted(f"{address}/{address.max_prefixlen}" for address in own_addresses()))
 
 
 async def resolved(names: Sequence[str], known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:

@@ -94,6 +94,7 @@ class Requests:
         if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
             raise ControlError(_WRONG, "seconds: expected a number above 0, or null for a ban without end")
         length = math.inf if seconds is None else float(seconds)
+        self._may_be_banned(net)
         try:
             actions = self._engine.ban(net, length, time.time(), force=bool(request.get("force")))
         except ValueError as error:
@@ -128,8 +129,10 @@ class Requests:
         return await self._done([])
 
     async def _deny(self, request: Request) -> object:
+        net = _net(request)
+        self._may_be_banned(net)
         try:
-            actions = self._engine.deny(_net(request), time.time(), force=bool(request.get("force")))
+            actions = self._engine.deny(net, time.time(), force=bool(request.get("force")))
         except ValueError as error:
             raise ControlError(_NOT_SO, str(error)) from None
         self._pipeline.act(actions)
@@ -176,6 +179,11 @@ class Requests:
             for net in [net for net in self._reasons if net not in active]:
                 del self._reasons[net]
                 self.unsaved.append((REASON_TABLE, net, None))
+
+    def _may_be_banned(self, net: str) -> None:
+        objection = self._pipeline.lockout.objection(net)
+        if objection is not None:
+            raise ControlError(_NOT_SO, objection)
 
     def _not_there(self, net: str, name: str) -> str:
         if net in self._engine.lists()[name]:

@@ -72,7 +72,7 @@ def deny(
     Args:
         does: list, add or remove.
         net: An address or a net in CIDR notation.
-        force: Ban also what touches lists.trusted or is wider than /8 (IPv6: /32).
+        force: Ban also what is wider than /8 (IPv6: /32 or wider); what is never banned stays so.
         config: The daemon's configuration, for its socket.
         format: How to show the list; json is one object with the schema mailward.lists/1.
     """

@@ -13,6 +13,7 @@ from guard.config._values import (
     Net,
     NetOrHost,
     NetToDeny,
+    Port,
     Ports,
     Prefix4,
     Prefix6,
@@ -157,6 +158,8 @@ class Firewall(Table):
 
     backend: Literal["nftables", "iptables", "none"] = "nftables"
     ports: Ports = [25, 80, 110, 143, 443, 465, 587, 993, 995, 4190]
+    ssh_ports: list[Port] = [22]
+    close_sockets: bool = True
 
 
 class StoreTable(Table):

@@ -114,8 +114,9 @@ Text = Annotated[str, Field(min_length=1)]
 Whole = BeforeValidator(whole)
 Count = Annotated[int, Whole, Field(ge=1, le=10**9)]
 Port = Annotated[int, Whole, Field(ge=1, le=65535)]
-Prefix4 = Annotated[int, Whole, Field(ge=NARROWEST[4], le=32)]
-Prefix6 = Annotated[int, Whole, Field(ge=NARROWEST[6], le=128)]
+# No rule bans a net wider than /16, nor an IPv6 net of /32 and wider (guard/firewall/protected.py).
+Prefix4 = Annotated[int, Whole, Field(ge=16, le=32)]
+Prefix6 = Annotated[int, Whole, Field(ge=33, le=128)]
 Ports = Annotated[
     Annotated[Literal["all"], Tag("<all>")] | Annotated[list[Port], Field(min_length=1), Tag("<list>")],
     Discriminator(_kind),

@@ -27,10 +27,14 @@ class Element(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """One action that was not done, and why."""
+    """One action that was not done, and why.
+
+    `label` is set where the ban may not be at all (`guard.firewall.protected`): no use in trying again.
+    """
 
     action: Ban | Unban
     reason: str
+    label: str = ""
 
 
 class Drops(NamedTuple):

@@ -27,6 +27,8 @@ from guard import http, log
 from guard.app import _place
 from guard.app._enforcer import Enforcer
 from guard.app._keeper import Keeper
+from guard.app._lists import Lists
+from guard.app._names import NAME_TABLE, Names
 from guard.app._pipeline import Pipeline
 from guard.app._place import REFUSED, CannotRunError
 from guard.app._requests import REASON_TABLE, Requests
@@ -39,7 +41,7 @@ from guard.control.server import ControlServer
 from guard.engine import Engine
 from guard.firewall import FirewallError
 from guard.log import logger
-from guard.model import Policy
+from guard.model import Action, Policy
 from guard.sources import Source
 from guard.store import Store, StoreError, open_store
 
@@ -51,8 +53,9 @@ SLICE: Final = (
     0.2  # seconds between two checkpoints while there is so much to save that asking for it takes time
 )
 SLOW: Final = 0.03
-REFRESH: Final = 60.0  # own addresses, names of the allow list
+REFRESH: Final = 60.0  # own addresses
 RESTART: Final = 30.0  # the longest wait before a source that failed is made again
+_OWN_TABLES: Final = (REASON_TABLE, NAME_TABLE)  # rows of the state that are not the engine's
 _AT_START_ONLY: Final = ("source", "firewall", "store", "http", "control", "limits")
 
 
@@ -62,7 +65,6 @@ class Daemon:
     def __init__(self, load: Callable[[], Config]) -> None:
         self._load = load
         self._config = self._supported()
-        self._resolved: dict[str, tuple[str, ...]] = {}
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -102,12 +104,15 @@ class Daemon:
         store = _opened(config.store.url)
         self._keeper = Keeper(store)
         stack.push_async_callback(self._keeper.close)
-        policy = await self._policy(config)
-        clock = Clock(year=None, zone=_place.local_zone(), now=time.time(), live=True)
-        self._engine = engine = Engine(policy, clock=clock, keep=True)
         state = store.load()
         reasons = {key: json.loads(text) for table, key, text in state.rows if table == REASON_TABLE}
-        engine.restore(row for row in state.rows if row[0] != REASON_TABLE)
+        self._lists = Lists(Names((key, text) for table, key, text in state.rows if table == NAME_TABLE))
+        self._lists.take(config)
+        await self._lists.begin()
+        policy = self._policy(config)
+        clock = Clock(year=None, zone=_place.local_zone(), now=time.time(), live=True)
+        self._engine = engine = Engine(policy, clock=clock, keep=True)
+        engine.restore(row for row in state.rows if row[0] not in _OWN_TABLES)
         self._enforcer = Enforcer(firewall, engine.stats, engine.active_bans)
         self._pipeline = Pipeline(engine, self._enforcer.take)
         self._configure(policy)
@@ -120,7 +125,9 @@ class Daemon:
         self._tables = tables
         self._sources: list[Source] = [_place.source_of(table, state.positions) for table in tables]
         self._view = View(engine, self._enforcer, self._keeper, self._sources, config.store.url)
-        self._requests = Requests(self._pipeline, self._enforcer, self._view, reasons)
+        self._requests = Requests(
+            self._pipeline, self._enforcer, self._view, reasons, self._lists, self._reassert
+        )
         stack.callback(self._checkpoint)
         control = ControlServer(config.control.socket, self._requests.handle)
         await control.open()
@@ -131,14 +138,23 @@ class Daemon:
 
     # -- configuration ---------------------------------------------------------------------------------------------
 
-    async def _policy(self, config: Config) -> Policy:
-        policy = config.policy(_place.own(), self._secret)
-        names = config.allow_names()
-        return policy._replace(allow=policy.allow + await _place.resolved(names, self._resolved))
+    def _policy(self, config: Config) -> Policy:
+        return self._lists.apply(config.policy(_place.own(), self._secret))
 
     def _configure(self, policy: Policy) -> None:
         self._policy_now = policy
-        self._pipeline.act(self._engine.configure(policy, time.time()))
+        self._reassert()
+
+    def _reassert(self) -> list[Action]:
+        """Have what the lists say in force; return what that changes."""
+        actions = self._engine.configure(self._policy_now, time.time())
+        self._pipeline.act(actions)
+        return actions
+
+    def _relist(self) -> None:
+        policy = self._lists.apply(self._policy_now)
+        if policy != self._policy_now:
+            self._configure(policy)
 
     async def _reloads(self) -> None:
         """Take the configuration anew at each SIGHUP; one with mistakes is told and not taken."""
@@ -147,13 +163,13 @@ class Daemon:
             self._reload.clear()
             notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
-                config = self._supported()
+                config = await asyncio.to_thread(self._supported)  # long lists take their time
             except ConfigError as error:
                 self._view.reload_ok = False
                 for problem in error.problems:
                     logger().error("the configuration is not taken: the old one stays", problem=str(problem))
             else:
-                await self._take(config)
+                self._take(config)
             notify("READY=1")
 
     def _supported(self) -> Config:
@@ -163,23 +179,24 @@ class Daemon:
             raise ConfigError(problems)
         return config
 
-    async def _take(self, config: Config) -> None:
+    def _take(self, config: Config) -> None:
         later = [name for name in _AT_START_ONLY if getattr(config, name) != getattr(self._config, name)]
         self._config = config
         log.configure(config.log.format, config.log.level)
-        self._configure(await self._policy(config))
+        self._lists.take(config)
+        self._configure(self._policy(config))
         self._view.reloaded, self._view.reload_ok = time.time(), True
         logger().info("the configuration is taken", file=config.file)
         if later:
             logger().warning("a change in these tables takes effect at the next start", tables=later)
 
     async def _refresh(self) -> None:
-        """Keep up with this host's own addresses and the names of the allow list."""
+        """Keep up with this host's own addresses."""
         while True:
             await asyncio.sleep(REFRESH)
             self._requests.prune()
             try:
-                policy = await self._policy(self._config)
+                policy = self._policy(self._config)
             except OSError as error:
                 logger().warning("this host's own addresses are not told", reason=str(error))
                 continue
@@ -190,7 +207,8 @@ class Daemon:
 
     def _work(self) -> list[Coroutine[None, None, None]]:
         work = [self._pipeline.consume(), self._enforcer.run(), self._enforcer.watch(), self._keeper.run()]
-        return [*work, self._ticks(), self._checkpoints(), self._reloads(), self._refresh()]
+        work += [self._ticks(), self._checkpoints(), self._reloads(), self._refresh()]
+        return [*work, self._lists.run(self._relist)]
 
     async def _ticks(self) -> None:
         beat = watchdog_seconds()
@@ -216,8 +234,9 @@ class Daemon:
 
     def _checkpoint(self) -> None:
         checkpoint = self._pipeline.checkpoint()
-        checkpoint.rows.extend(self._requests.unsaved)
-        self._requests.unsaved.clear()
+        for unsaved in (self._requests.unsaved, self._lists.names.unsaved):
+            checkpoint.rows.extend(unsaved)
+            unsaved.clear()
         self._keeper.take(checkpoint)
 
     async def _sources_until_their_end(self) -> None:

@@ -11,14 +11,14 @@ from guard.config._values import (
     Duration,
     Listen,
     Net,
-    NetOrHost,
-    NetToDeny,
     Ports,
     Prefix4,
     Prefix6,
     SourceName,
     StoreUrl,
     Text,
+    ToAllow,
+    ToDeny,
 )
 from guard.model import TRUSTED, Policy
 
@@ -137,10 +137,10 @@ class Rules(Table):
 
 
 class Lists(Table):
-    """[lists]."""
+    """[lists].  An entry of `allow` and `deny` that begins with a slash is a file of more of them."""
 
-    allow: list[NetOrHost] = []
-    deny: list[NetToDeny] = []
+    allow: list[ToAllow] = []
+    deny: list[ToDeny] = []
     trusted: list[Net] = list(TRUSTED)
 
 

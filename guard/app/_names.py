@@ -67,6 +67,7 @@ class Names:
         hosts: Path = HOSTS,
         floor: float = FLOOR,
         ceiling: float = CEILING,
+        patience: float = PATIENCE,
     ) -> None:
         self.unsaved: list[tuple[str, str, str | None]] = []
         self._saved = dict(saved)
@@ -74,6 +75,7 @@ class Names:
         self._hosts = hosts
         self._floor = floor
         self._ceiling = ceiling
+        self._patience = patience
         self._names: dict[str, Name] = {}
         self._wake = asyncio.Event()
 
@@ -102,7 +104,7 @@ class Names:
         """Look up once what has no address yet; what takes too long is told, and tried again by `run`."""
         new = [name for name, known in self._names.items() if not known.nets]
         try:
-            async with asyncio.timeout(PATIENCE + 1):
+            async with asyncio.timeout(self._patience + 1):
                 await self._look_up(new)
         except TimeoutError:
             logger().warning("lists.allow: not every name is resolved yet", names=len(new))
@@ -134,7 +136,7 @@ class Names:
         why = ""
         try:
             resolver = self._resolver()
-            resolver.lifetime = PATIENCE
+            resolver.lifetime = self._patience
         except Exception as error:  # noqa: BLE001 - resolv.conf is missing, empty or torn: told with each name
             why = str(error) or type(error).__name__
         slots = asyncio.Semaphore(AT_ONCE)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.nameserver import NameServer
 
 OFFICE = "office.example.org"
 A, AAAA = (OFFICE, "A"), (OFFICE, "AAAA")
+Changes = list[tuple[str, ...]]
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def begun(names: Names) -> tuple[str, ...]:
     return names.nets()
 
 
-async def following(names: Names, work: Coroutine[Any, Any, None], changes: list[tuple[str, ...]]) -> None:
+async def following(names: Names, work: Coroutine[Any, Any, None], changes: Changes) -> None:
     """Let `work` happen while the names are followed."""
     async with asyncio.TaskGroup() as group:
         task = group.create_task(names.run(lambda: changes.append(names.nets())))
@@ -61,6 +63,10 @@ async def until(condition: Callable[[], object], patience: float = 8.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
+
+
+def tried_again(names: Names, due: float) -> bool:
+    return names[OFFICE].due > due
 
 
 def test_both_kinds_of_address_through_a_chain_of_other_names(server, make):
@@ -92,7 +98,8 @@ def test_an_answer_that_is_cut_short_is_asked_for_by_tcp(server, make):
 
 def test_a_new_address_is_taken_when_the_ttl_is_over_and_not_before(server, make):
     server.zone[A] = 1, ["192.0.2.7"]
-    names, changes = make(OFFICE), []
+    names = make(OFFICE)
+    changes: Changes = []
 
     async def move() -> None:
         await until(lambda: changes)
@@ -111,7 +118,8 @@ def test_a_new_address_is_taken_when_the_ttl_is_over_and_not_before(server, make
 def test_what_fails_keeps_the_last_good_addresses_and_is_told_once(server, make, how):
     server.zone |= {A: (0, ["192.0.2.7"]), AAAA: (0, ["2001:db8::7"])}
     good = ("192.0.2.7/32", "2001:db8::7/128")
-    names, changes = make(OFFICE), []
+    names = make(OFFICE)
+    changes: Changes = []
     with capture_logs() as said:
 
         async def fail() -> None:
@@ -125,9 +133,8 @@ def test_what_fails_keeps_the_last_good_addresses_and_is_told_once(server, make,
             else:
                 setattr(server, how, True)
             await until(lambda: names[OFFICE].trouble)
-            for _ in range(2):  # it is tried again and again
-                due = names[OFFICE].due
-                await until(lambda due=due: names[OFFICE].due > due)
+            for _ in range(2):
+                await until(partial(tried_again, names, names[OFFICE].due))
             assert names.nets() == good
             if how == "gone":
                 return
@@ -185,7 +192,8 @@ def test_the_last_good_addresses_survive_a_restart_without_dns(server, make):
 def test_what_was_saved_is_looked_up_again_at_once(server, make):
     saved = json.dumps({"found": {"A": ["192.0.2.7/32"], "AAAA": []}, "at": time.time(), "ttl": 3600.0})
     server.zone[A] = 300, ["192.0.2.8"]
-    names, changes = make(OFFICE, saved=[(OFFICE, saved)]), []
+    names = make(OFFICE, saved=[(OFFICE, saved)])
+    changes: Changes = []
 
     async def wait() -> None:
         await until(lambda: changes)

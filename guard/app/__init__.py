@@ -109,9 +109,10 @@ class Daemon:
         self._lists = Lists(Names((key, text) for table, key, text in state.rows if table == NAME_TABLE))
         self._lists.take(config)
         await self._lists.begin()
-        policy = self._policy(config)
+        policy = await self._policy(config)
         clock = Clock(year=None, zone=_place.local_zone(), now=time.time(), live=True)
-        self._engine = engine = Engine(policy, clock=clock, keep=True)
+        without = policy._replace(allow=(), deny=())  # long lists are taken once, by `_configure`
+        self._engine = engine = Engine(without, clock=clock, keep=True)
         engine.restore(row for row in state.rows if row[0] not in _OWN_TABLES)
         self._enforcer = Enforcer(firewall, engine.stats, engine.active_bans)
         self._pipeline = Pipeline(engine, self._enforcer.take)
@@ -138,7 +139,7 @@ class Daemon:
 
     # -- configuration ---------------------------------------------------------------------------------------------
 
-    def _policy(self, config: Config) -> Policy:
+    async def _policy(self, config: Config) -> Policy:
         return self._lists.apply(config.policy(_place.own(), self._secret))
 
     def _configure(self, policy: Policy) -> None:
@@ -169,7 +170,7 @@ class Daemon:
                 for problem in error.problems:
                     logger().error("the configuration is not taken: the old one stays", problem=str(problem))
             else:
-                self._take(config)
+                await self._take(config)
             notify("READY=1")
 
     def _supported(self) -> Config:
@@ -179,12 +180,12 @@ class Daemon:
             raise ConfigError(problems)
         return config
 
-    def _take(self, config: Config) -> None:
+    async def _take(self, config: Config) -> None:
         later = [name for name in _AT_START_ONLY if getattr(config, name) != getattr(self._config, name)]
         self._config = config
         log.configure(config.log.format, config.log.level)
         self._lists.take(config)
-        self._configure(self._policy(config))
+        self._configure(await self._policy(config))
         self._view.reloaded, self._view.reload_ok = time.time(), True
         logger().info("the configuration is taken", file=config.file)
         if later:
@@ -196,7 +197,7 @@ class Daemon:
             await asyncio.sleep(REFRESH)
             self._requests.prune()
             try:
-                policy = self._policy(self._config)
+                policy = await self._policy(self._config)
             except OSError as error:
                 logger().warning("this host's own addresses are not told", reason=str(error))
                 continue

@@ -399,6 +399,7 @@ def test_what_stands_elsewhere_is_not_taken_away_by_hand(listed):
     done = listed.command("deny", "remove", "203.0.112.1")
     assert done.returncode == 1
     assert "still stands in the configuration's lists.deny" in done.stderr
+    assert bans(listed) == {f"{GUESSER}/32": "brute_force"} | DENIED
     listed.ask("deny", net="203.0.111.1")
     assert "mailward deny remove" in listed.command("unban", "203.0.111.1").stderr
     done = listed.command("unban", "203.0.0.0/16")
@@ -423,3 +424,6 @@ def test_a_name_in_the_allow_list_stands_for_its_addresses(tmp_path):
         assert events(daemon, told)[0]["name"] == "no-such-host.invalid"
         assert "no-such-host.invalid" in daemon.command("allow").stderr
         assert daemon.command("check").returncode == 0, "asks nobody"
+        done = daemon.command("allow", "add", "office.example.org")
+        assert done.returncode == 2
+        assert "a host name goes into lists.allow" in done.stderr

@@ -471,6 +471,15 @@ def test_the_environment_goes_before_the_file(write, monkeypatch):
     assert config.log.level == "debug"
 
 
+def test_a_list_file_may_be_named_by_the_environment(write, tmp_path, monkeypatch):
+    (tmp_path / "allow").write_text("192.0.2.7")
+    monkeypatch.setenv("MAILWARD_LISTS__ALLOW", f"192.0.2.1,{tmp_path}/allow")
+    assert load(write("")).policy().allow == ("192.0.2.1/32", "192.0.2.7/32")
+    (tmp_path / "allow").unlink()
+    [problem] = wrong(write(""))
+    assert problem.startswith("environment: MAILWARD_LISTS__ALLOW: expected a file that can be read")
+
+
 def test_mistakes_in_the_environment_name_the_variable(write, monkeypatch):
     path = write("rules.brute_force.failures = 3\nhttp.port = 1\n")
     monkeypatch.setenv("MAILWARD_RULES__BRUTE_FORCE__FAILURES", "many")

@@ -142,7 +142,13 @@ class Requests:
         return {"schema": "mailward.lists/1", **self._engine.lists(), **origins}
 
     async def _allow(self, request: Request) -> object:
-        actions = self._engine.allow(_net(request), time.time())
+        try:
+            net = _net(request)
+        except ControlError as error:
+            raise ControlError(
+                _WRONG, f"{error}; a host name goes into lists.allow or one of its files"
+            ) from None
+        actions = self._engine.allow(net, time.time())
         self._pipeline.act(actions)
         return await self._done(actions)
 

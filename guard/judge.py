@@ -231,11 +231,15 @@ class Judge:
         return [self._bans.by_hand(net, now, math.inf, "deny")]
 
     def undeny(self, net: str, now: float) -> list[Action]:
-        """Take a net that was added by hand from the deny list; [] when it was not there."""
+        """Take a net that was added by hand from the deny list; [] when it was not there, or is configured too."""
         if net not in self._deny:
             return []
         self._deny.discard(net)
-        return self._lift([net], now, "manual")
+        return [] if net in self._policy.deny else self._lift([net], now, "manual")
+
+    def by_hand(self) -> dict[str, list[str]]:
+        """Return what was added to the lists by hand."""
+        return {"allow": sorted(self._allow), "deny": sorted(self._deny)}
 
     def refuse(self, net: str, now: float, label: str) -> list[Action]:
         """Take back a ban that something outside the core stands against; [] when there is none.

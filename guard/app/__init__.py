@@ -28,7 +28,9 @@ from guard.app import _place
 from guard.app._closer import Closer
 from guard.app._enforcer import Enforcer
 from guard.app._keeper import Keeper
+from guard.app._lists import Lists
 from guard.app._lockout import Lockout
+from guard.app._names import NAME_TABLE, Names
 from guard.app._pipeline import Pipeline
 from guard.app._place import REFUSED, CannotRunError
 from guard.app._requests import REASON_TABLE, Requests
@@ -43,7 +45,7 @@ from guard.firewall import FirewallError
 from guard.firewall.protected import Protected
 from guard.firewall.ssh_sessions import SshSessions
 from guard.log import logger
-from guard.model import Policy
+from guard.model import Action, Policy
 from guard.sources import Source
 from guard.store import Store, StoreError, open_store
 
@@ -51,12 +53,11 @@ __all__ = ["CannotRunError", "run"]
 
 TICK: Final = 0.25  # seconds
 CHECKPOINT: Final = 1.0
-SLICE: Final = (
-    0.2  # seconds between two checkpoints while there is so much to save that asking for it takes time
-)
+SLICE: Final = 0.2  # between two checkpoints while there is so much to save that asking for it takes time
 SLOW: Final = 0.03
-REFRESH: Final = 60.0  # what is protected on this host, names of the allow list
+REFRESH: Final = 60.0  # what is protected on this host
 RESTART: Final = 30.0  # the longest wait before a source that failed is made again
+_OWN_TABLES: Final = (REASON_TABLE, NAME_TABLE)  # rows of the state that are not the engine's
 _AT_START_ONLY: Final = ("source", "firewall", "store", "http", "control", "limits")
 
 
@@ -66,7 +67,6 @@ class Daemon:
     def __init__(self, load: Callable[[], Config]) -> None:
         self._load = load
         self._config = self._supported()
-        self._resolved: dict[str, tuple[str, ...]] = {}
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -109,12 +109,15 @@ class Daemon:
         store = _opened(config.store.url)
         self._keeper = Keeper(store)
         stack.push_async_callback(self._keeper.close)
-        policy = await self._policy(config)
-        clock = Clock(year=None, zone=_place.local_zone(), now=time.time(), live=True)
-        self._engine = engine = Engine(policy, clock=clock, keep=True)
         state = store.load()
         reasons = {key: json.loads(text) for table, key, text in state.rows if table == REASON_TABLE}
-        engine.restore(row for row in state.rows if row[0] != REASON_TABLE)
+        self._lists = Lists(Names((key, text) for table, key, text in state.rows if table == NAME_TABLE))
+        await self._lists.begin(config)
+        policy = await self._policy(config)
+        clock = Clock(year=None, zone=_place.local_zone(), now=time.time(), live=True)
+        without = policy._replace(allow=(), deny=())  # long lists are taken once, by `_configure`
+        self._engine = engine = Engine(without, clock=clock, keep=True)
+        engine.restore(row for row in state.rows if row[0] not in _OWN_TABLES)
         self._enforcer = Enforcer(firewall, engine.stats, engine.active_bans)
         self._pipeline = Pipeline(engine, self._enforcer.take, Lockout(engine, self._protected))
         self._enforcer.refused = self._pipeline.take_back
@@ -131,7 +134,9 @@ class Daemon:
         self._tables = tables
         self._sources: list[Source] = [_place.source_of(table, state.positions) for table in tables]
         self._view = View(engine, self._enforcer, self._keeper, self._sources, config.store.url)
-        self._requests = Requests(self._pipeline, self._enforcer, self._view, reasons)
+        self._requests = Requests(
+            self._pipeline, self._enforcer, self._view, reasons, self._lists, self._reassert
+        )
         stack.callback(self._checkpoint)
         control = ControlServer(config.control.socket, self._requests.handle)
         await control.open()
@@ -144,15 +149,24 @@ class Daemon:
 
     async def _policy(self, config: Config) -> Policy:
         await asyncio.to_thread(self._protected.look)
-        policy = config.policy(self._protected.host(), self._secret)
-        names = config.allow_names()
-        return policy._replace(allow=policy.allow + await _place.resolved(names, self._resolved))
+        return self._lists.apply(config.policy(self._protected.host(), self._secret))
 
     def _configure(self, policy: Policy) -> None:
         self._policy_now = policy
         self._protected.trust(policy.trusted)
-        self._pipeline.act(self._engine.configure(policy, time.time()))
+        self._reassert()
         self._pipeline.act(self._pipeline.lockout.review())
+
+    def _reassert(self) -> list[Action]:
+        """Have what the lists say in force; return what that changes."""
+        actions = self._engine.configure(self._policy_now, time.time())
+        self._pipeline.act(actions)
+        return actions
+
+    def _relist(self) -> None:
+        policy = self._lists.apply(self._policy_now)
+        if policy != self._policy_now:
+            self._configure(policy)
 
     async def _reloads(self) -> None:
         """Take the configuration anew at each SIGHUP; one with mistakes is told and not taken."""
@@ -161,7 +175,7 @@ class Daemon:
             self._reload.clear()
             notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
-                config = self._supported()
+                config = await asyncio.to_thread(self._supported)  # long lists take their time
             except ConfigError as error:
                 self._view.reload_ok = False
                 for problem in error.problems:
@@ -181,6 +195,7 @@ class Daemon:
         later = [name for name in _AT_START_ONLY if getattr(config, name) != getattr(self._config, name)]
         self._config = config
         log.configure(config.log.format, config.log.level)
+        self._lists.take(config)
         self._configure(await self._policy(config))
         self._view.reloaded, self._view.reload_ok = time.time(), True
         logger().info("the configuration is taken", file=config.file)
@@ -188,7 +203,7 @@ class Daemon:
             logger().warning("a change in these tables takes effect at the next start", tables=later)
 
     async def _refresh(self) -> None:
-        """Keep up with what is protected on this host and the names of the allow list."""
+        """Keep up with what is protected on this host."""
         while True:
             await asyncio.sleep(REFRESH)
             self._requests.prune()
@@ -201,9 +216,10 @@ class Daemon:
 
     def _work(self) -> list[Coroutine[None, None, None]]:
         work = [self._pipeline.consume(), self._enforcer.run(), self._enforcer.watch(), self._keeper.run()]
+        work += [self._ticks(), self._checkpoints(), self._reloads(), self._refresh()]
         if self._config.firewall.close_sockets and self._enforcer.backend != "none":
             work.append(self._closer.run())
-        return [*work, self._ticks(), self._checkpoints(), self._reloads(), self._refresh()]
+        return [*work, self._lists.run(self._relist)]
 
     async def _ticks(self) -> None:
         beat = watchdog_seconds()
@@ -229,8 +245,9 @@ class Daemon:
 
     def _checkpoint(self) -> None:
         checkpoint = self._pipeline.checkpoint()
-        checkpoint.rows.extend(self._requests.unsaved)
-        self._requests.unsaved.clear()
+        for unsaved in (self._requests.unsaved, self._lists.names.unsaved):
+            checkpoint.rows.extend(unsaved)
+            unsaved.clear()
         self._keeper.take(checkpoint)
 
     async def _sources_until_their_end(self) -> None:

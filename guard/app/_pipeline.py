@@ -21,6 +21,7 @@ from guard.sources import Chunk, Position
 
 CHUNKS: Final = 16  # that wait for the engine: a full queue slows the sources down
 QUIET: Final = 60.0  # seconds without an outage's line after which it is over
+TOLD: Final = 20  # actions of one list or cause at once that are told one by one
 _HISTORY: Final = 100_000
 
 
@@ -85,8 +86,7 @@ class Pipeline:
         if actions:
             actions, taken_back = self.lockout.admit(actions)
             self._enforce([*actions, *taken_back])
-            for action in actions:
-                _tell(action)
+            _tell_all(actions)
             if len(self._actions) < _HISTORY:
                 self._actions += actions
         for finding in self.engine.take_findings():
@@ -133,6 +133,24 @@ class Pipeline:
             for stream, position in self._positions.items()
             if position is not None
         }
+
+
+def _tell_all(actions: Sequence[Action]) -> None:
+    """Tell each action; what a long list brings with it or takes away in one line."""
+    listed: dict[tuple[str, str], list[Action]] = {}
+    for action in actions:
+        if isinstance(action, Ban):
+            if action.rule == "deny":
+                listed.setdefault(("bans of the deny list", action.rule), []).append(action)
+        elif action.cause != "expired":
+            listed.setdefault(("unbans", action.cause), []).append(action)
+    many = {key: of_one for key, of_one in listed.items() if len(of_one) > TOLD}
+    told = {id(action) for of_one in many.values() for action in of_one}
+    for action in actions:
+        if id(action) not in told:
+            _tell(action)
+    for (event, cause), of_one in many.items():
+        logger().warning(event, nets=len(of_one), cause=cause)
 
 
 def _tell(action: Action) -> None:

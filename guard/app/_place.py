@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 import secrets
-import socket
-from collections.abc import Sequence
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Final
@@ -122,23 +119,3 @@ def local_zone() -> tzinfo:
             return ZoneInfo.from_file(file, key="local")
     except (OSError, ValueError, KeyError):
         return UTC
-
-
-async def resolved(names: Sequence[str], known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the addresses of host names as nets; a name that does not resolve now keeps what it last had.
-
-    `known` holds the last answers.  getaddrinfo(3) tells no TTL, so the caller asks again every minute.
-    """
-    loop = asyncio.get_running_loop()
-    for name in names:
-        try:
-            async with asyncio.timeout(10):
-                found = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-        except (OSError, TimeoutError) as error:
-            logger().warning(
-                "lists.allow: a name does not resolve", name=name, reason=str(error) or "timeout"
-            )
-            continue
-        addresses = {str(entry[4][0]).partition("%")[0] for entry in found}
-        known[name] = tuple(sorted(f"{a}/{128 if ':' in a else 32}" for a in addresses))
-    return tuple(net for name in names for net in known.get(name, ()))

@@ -11,8 +11,6 @@ from guard.config._values import (
     Duration,
     Listen,
     Net,
-    NetOrHost,
-    NetToDeny,
     Port,
     Ports,
     Prefix4,
@@ -20,6 +18,8 @@ from guard.config._values import (
     SourceName,
     StoreUrl,
     Text,
+    ToAllow,
+    ToDeny,
 )
 from guard.model import TRUSTED, Policy
 
@@ -138,10 +138,10 @@ class Rules(Table):
 
 
 class Lists(Table):
-    """[lists]."""
+    """[lists].  An entry of `allow` and `deny` that begins with a slash is a file of more of them."""
 
-    allow: list[NetOrHost] = []
-    deny: list[NetToDeny] = []
+    allow: list[ToAllow] = []
+    deny: list[ToDeny] = []
     trusted: list[Net] = list(TRUSTED)
 
 

@@ -132,4 +132,5 @@ def test_an_address_is_explained_by_the_daemon(tmp_path):
         assert json.loads(daemon.command("allow", "--format", "json").stdout) == {
             "schema": "mailward.lists/1",
             "allow": [],
+            "origins": [],
         }

@@ -185,7 +185,7 @@ def test_the_lists_act_at_once(lab, daemon):
     assert daemon.command("allow", "remove", "198.51.100.0/24").returncode == 0
     assert daemon.command("deny", "add", GUESSER).returncode == 0
     assert not lab.reaches(GUESSER, IMAP)
-    assert daemon.command("deny").stdout == f"{GUESSER}/32\n"
+    assert daemon.command("deny").stdout == f"{GUESSER}/32  by hand\n"
     assert daemon.command("deny", "remove", GUESSER).returncode == 0
     assert lab.reaches(GUESSER, IMAP)
 

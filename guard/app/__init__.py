@@ -49,9 +49,7 @@ __all__ = ["CannotRunError", "run"]
 
 TICK: Final = 0.25  # seconds
 CHECKPOINT: Final = 1.0
-SLICE: Final = (
-    0.2  # seconds between two checkpoints while there is so much to save that asking for it takes time
-)
+SLICE: Final = 0.2  # between two checkpoints while there is so much to save that asking for it takes time
 SLOW: Final = 0.03
 REFRESH: Final = 60.0  # own addresses
 RESTART: Final = 30.0  # the longest wait before a source that failed is made again
@@ -107,8 +105,7 @@ class Daemon:
         state = store.load()
         reasons = {key: json.loads(text) for table, key, text in state.rows if table == REASON_TABLE}
         self._lists = Lists(Names((key, text) for table, key, text in state.rows if table == NAME_TABLE))
-        self._lists.take(config)
-        await self._lists.begin()
+        await self._lists.begin(config)
         policy = await self._policy(config)
         clock = Clock(year=None, zone=_place.local_zone(), now=time.time(), live=True)
         without = policy._replace(allow=(), deny=())  # long lists are taken once, by `_configure`

@@ -53,8 +53,9 @@ class Lists:
         """Return `policy` with the lists as they are now."""
         return policy._replace(allow=self._now["allow"], deny=self._now["deny"])
 
-    async def begin(self) -> None:
-        """Give names that were never resolved a moment to be."""
+    async def begin(self, config: Config) -> None:
+        """Take the first configuration, and give names that were never resolved a moment to be."""
+        self.take(config)
         await self.names.begin()
         self._join()
 

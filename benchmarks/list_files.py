@@ -1,4 +1,4 @@
-"""A list of 100 000 nets from its file to the question "is this address allowed?".
+"""A list of 100 000 nets read from its file.
 
     python benchmarks/list_files.py [NETS]
 
@@ -15,10 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from guard.addresses import NetSet, number
 from guard.config import load, read_list
 
-ASKED = 100_000
 T = TypeVar("T")
 
 
@@ -44,7 +42,7 @@ def nets(count: int) -> list[str]:
 
 
 def main() -> None:
-    """Write, read, ask, print."""
+    """Write, read, print."""
     made = nets(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000)
     with tempfile.TemporaryDirectory() as folder:
         file, inline = Path(folder, "nets"), Path(folder, "inline.toml")
@@ -52,15 +50,9 @@ def main() -> None:
         inline.write_text(f"lists.allow = {made!r}")
         content, seconds = timed(lambda: read_list(str(file), "allow"))
         _, baseline = timed(lambda: load(inline))
-    held, building = timed(lambda: NetSet(content.nets))
-    asked = [
-        (f"198.51.{n >> 8 & 255}.{n & 255}", number(f"198.51.{n >> 8 & 255}.{n & 255}")) for n in range(ASKED)
-    ]
-    _, asking = timed(lambda: [held.has(address, value) for address, value in asked])
     print(
-        f"{len(content.nets)} nets: read {seconds:.2f} s (in the configuration itself {baseline:.2f} s, "
-        f"{baseline / seconds:.0f} times as long), made a set {building:.2f} s, "
-        f"asked {asking / ASKED * 1e6:.2f} microseconds an address"
+        f"{len(content.nets)} nets: read from a file in {seconds:.2f} s, from the configuration itself in {baseline:.2f} s "
+        f"({baseline / seconds:.0f} times as long)"
     )
 
 

@@ -10,8 +10,10 @@ import time
 
 import pytest
 
-from guard.firewall import Firewall
+from guard.firewall import Firewall, FirewallError
+from guard.firewall.raw_table import Variant, variant_of_host
 from guard.model import Ban, Unban
+from tests.daemon import Daemon, failure
 from tests.system.backends import BACKENDS, VARIANTS, firewall_of, requires_iptables
 from tests.system.netns import CLIENTS, HOST4, PATIENCE, Lab, give, link, mail_host, namespace, run
 
@@ -148,21 +150,21 @@ def test_a_ban_of_a_64_holds_for_every_address_in_it_and_no_other(lab, firewall)
     assert lab.reaches(SAME_64, IMAP)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(
     ("net", "inside", "outside"),
     [
         ("198.51.100.0/29", (GUESSER,), (BYSTANDER, NEIGHBOUR_NET)),
-        ("198.51.100.0/23", (GUESSER, BYSTANDER), (GUESSER6,)),
-        ("2001:db8:1:2::7/128", (GUESSER6,), (SAME_64, OTHER_64)),
         ("2001:db8:1:2::/63", (SAME_64, OTHER_64), (GUESSER,)),
     ],
 )
-def test_a_ban_closes_its_net_and_nothing_beside_it(lab, firewall, net, inside, outside):
-    ban(firewall, net)
-    assert [client for client in inside if lab.reaches(client, IMAP)] == []
-    assert [client for client in outside if not lab.reaches(client, IMAP)] == []
-    unban(firewall, net)
-    assert [client for client in inside if not lab.reaches(client, IMAP)] == []
+def test_a_ban_closes_its_net_and_nothing_beside_it(lab, variant, net, inside, outside):
+    with guarding(lab, firewall_of(f"iptables-{variant}", [IMAP])) as firewall:
+        ban(firewall, net)
+        assert [client for client in inside if lab.reaches(client, IMAP)] == []
+        assert [client for client in outside if not lab.reaches(client, IMAP)] == []
+        unban(firewall, net)
+        assert [client for client in inside if not lab.reaches(client, IMAP)] == []
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -232,3 +234,28 @@ def test_a_change_of_ports_holds_for_bans_already_there(lab, backend, firewall):
         assert not lab.reaches(GUESSER, 587)
     with guarding(lab, firewall_of(backend, None)):
         assert not lab.reaches(GUESSER, IMAP)
+
+
+def test_the_daemon_bans_with_it_and_says_that_nftables_is_better(lab, tmp_path):
+    variant = requires_iptables_of_host()
+    within = ("ip", "netns", "exec", lab.host.name)
+    with Daemon(tmp_path, within=within, backend="iptables") as daemon:
+        connection = lab.connect(GUESSER, IMAP)
+        daemon.write(*(failure(GUESSER) for _ in range(5)))
+        daemon.until(lambda: [b["enforced"] for b in daemon.ask("bans")["bans"]] == [True], 5.0)
+        assert not connection.upstream()
+        assert "nftables is the better choice" in daemon.errors.read_text()
+        # The administrator's `iptables -F` on the table, and the daemon's own repair.
+        for chain in ("PREROUTING", "MAILWARD"):
+            lab.host.run(f"iptables-{variant}", "-t", "raw", "-F", chain)
+        assert lab.reaches(GUESSER, IMAP)
+        daemon.until(lambda: not lab.reaches(GUESSER, IMAP), 15.0)
+
+
+def requires_iptables_of_host() -> Variant:
+    try:
+        variant = variant_of_host()
+    except FirewallError:
+        variant = "nft"
+    requires_iptables(variant)
+    return variant

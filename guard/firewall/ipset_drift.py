@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from guard.firewall import ipset
+from guard.model import Ban
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from guard.firewall.admission import Net
-    from guard.model import Ban
+    from guard.model import Unban
 
+MEMORY: Final = 30.0  # seconds: bans are compared with the kernel long before they are so old
 LATE: Final = 5.0  # seconds by which the kernel may end a ban later than decided
 
 
@@ -25,6 +28,38 @@ class Differences(NamedTuple):
     timeout: int
     foreign: list[str]  # nets that nobody decided
     exceptions: int  # foreign ones that open a ban instead of closing a net
+
+
+class Recent:
+    """What was done lately: whoever tells which bans are wanted may not have known of it."""
+
+    __slots__ = ("_done",)
+
+    def __init__(self) -> None:
+        self._done: dict[str, tuple[float, Ban | Unban]] = {}  # net -> at which moment, oldest first
+
+    def note(self, done: Iterable[tuple[Net, Ban | Unban]], moment: float) -> None:
+        """Take what was done at `moment` (seconds, monotonic), and forget what is older than MEMORY."""
+        for net, action in done:
+            self._done.pop(net.text, None)
+            self._done[net.text] = moment, action
+        old = [n for n, _ in takewhile(lambda item: item[1][0] < moment - MEMORY, self._done.items())]
+        for net_text in old:
+            del self._done[net_text]
+
+    def upon(self, wanted: Mapping[str, Ban]) -> dict[str, Ban]:
+        """Return `wanted` (net -> ban) with what was done lately."""
+        merged = dict(wanted)
+        for net, (_, action) in self._done.items():
+            if isinstance(action, Ban):
+                merged[net] = action
+            else:
+                merged.pop(net, None)
+        return merged
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._done.clear()
 
 
 def compare(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from guard.firewall import STRANGERS, Drift, Drops, Element, FirewallError, Refused, ipset, raw_table
 from guard.firewall.admission import Admission
-from guard.firewall.ipset_drift import compare
+from guard.firewall.ipset_drift import Recent, compare
 from guard.firewall.legacy_table import missing_binding
 from guard.model import Ban
 
@@ -58,6 +58,7 @@ class IptablesFirewall:
         self._wish = variant
         self._size = size
         self._variant: Variant | None = None
+        self._recent = Recent()
 
     def open(self) -> None:
         """Make sets, chains and jumps where they are missing or other than ours; bans in the kernel stay.
@@ -76,18 +77,23 @@ class IptablesFirewall:
         self._opened()
         wanted, refused = self._admission.sort_out(actions, now)
         wanted.sort(key=lambda item: isinstance(item[1], Ban))  # what goes makes room for what comes
-        return refused + self._carry_out(wanted, now)
+        failed = self._carry_out(wanted, now)
+        undone = {id(refusal.action) for refusal in failed}
+        self._recent.note((item for item in wanted if id(item[1]) not in undone), time.monotonic())
+        return refused + failed
 
     def reconcile(self, wanted: Mapping[str, Ban], now: float, *, keep_foreign: bool = True) -> Drift:
         """Compare the kernel with `wanted`, mend the difference, and say what it was; see `Firewall.reconcile`.
 
         What goes is taken away after what is missing was added, and an end is set anew in place: at no moment a
-        wanted ban is gone.  A ban that came to hold an address of this host's own is taken away, too.
+        wanted ban is gone.  What `apply` did after `wanted` was told is not undone.  A ban that came to hold an address of this host's own is taken away, too.
         """
         began = time.monotonic()
         structure = self._mend(self._opened())
         held = [member for family in ipset.SETS for member in ipset.members(family)]
         after = now + time.monotonic() - began
+        self._recent.note((), time.monotonic())
+        wanted = self._recent.upon(wanted)
         admitted, refused = self._admission.sort_out(list(wanted.values()), now)
         bans = [(net, action) for net, action in admitted if isinstance(action, Ban)]
         ended = {net for net, ban in wanted.items() if ban.until <= now}
@@ -136,6 +142,7 @@ class IptablesFirewall:
         """End every ban.  Raises FirewallError where a set is gone."""
         self._opened()
         self._restore_all([f"flush {name}" for name in ipset.SETS.values()])
+        self._recent.clear()
 
     def close(self) -> None:
         """Let go; chains, sets and bans stay in the kernel.  Closing twice is no error."""

@@ -168,11 +168,13 @@ def test_what_is_of_others_stays_as_it_is(opened, host, variant):
     assert host.run("ipset", "list", "-name") == sets
 
 
-def test_no_table_but_raw_is_made(opened, host):
-    opened()
-    for program in ("ip", "ip6"):
-        names = host.run("cat", f"/proc/net/{program}_tables_names").split()
-        assert names in ([], ["raw"])
+def test_no_table_but_raw_is_made(variant):
+    code = f"from guard.firewall.iptables import IptablesFirewall as F; F([25], variant={variant!r}).open()"
+    with namespace("fresh") as fresh:
+        fresh.run(sys.executable, "-c", code)  # of its own: python-iptables remembers the tables it has seen
+        for program in ("ip", "ip6"):
+            names = fresh.run("cat", f"/proc/net/{program}_tables_names").split()
+            assert names == (["raw"] if variant == "legacy" else [])
 
 
 def test_remove_takes_everything_of_ours_and_opening_makes_it_again(opened, host, variant):
@@ -453,9 +455,39 @@ def test_a_foreign_net_is_kept_and_told_or_goes(opened, host):
     assert drift.held == {"198.51.100.7/32"} == nets(firewall)
 
 
-def test_no_more_strangers_are_told_than_a_screen_holds(opened):
+def test_what_was_done_after_the_bans_were_told_is_not_undone(opened, host):
     firewall = opened()
-    firewall.apply([ban(f"198.19.{i // 250}.{i % 250}/32") for i in range(STRANGERS + 1)], now())
+    told = wanted(ban("198.51.100.7/32"), ban("198.51.100.8/32"))
+    firewall.apply(list(told.values()), now())
+    firewall.apply([unban("198.51.100.7/32"), ban("198.51.100.9/32")], now())
+    drift = firewall.reconcile(told, now(), keep_foreign=False)
+    assert (counts(drift), drift.held) == ((0, 0, 0, 0), {"198.51.100.8/32", "198.51.100.9/32"})
+    assert nets(firewall) == drift.held
+    host.run("ipset", "del", "mailward4", "198.51.100.9")
+    assert counts(firewall.reconcile(told, now())) == (1, 0, 0, 0), "it is wanted all the same"
+
+
+def test_what_was_done_long_ago_is_no_excuse(opened, monkeypatch):
+    monkeypatch.setattr("guard.firewall.ipset_drift.MEMORY", 0.0)
+    firewall = opened()
+    firewall.apply([ban("198.51.100.7/32"), unban("198.51.100.8/32")], now())
+    drift = firewall.reconcile(wanted(ban("198.51.100.8/32")), now(), keep_foreign=False)
+    assert (counts(drift), nets(firewall)) == ((1, 1, 0, 0), {"198.51.100.8/32"})
+
+
+def test_a_flush_is_mended_as_a_whole(opened):
+    firewall = opened()
+    bans = wanted(ban("198.51.100.7/32"), ban("2001:db8:1:2::/64"))
+    firewall.apply(list(bans.values()), now())
+    firewall.flush()
+    assert counts(firewall.reconcile({}, now())) == (0, 0, 0, 0)
+    assert counts(firewall.reconcile(bans, now())) == (2, 0, 0, 0)
+
+
+def test_no_more_strangers_are_told_than_a_screen_holds(opened, host):
+    firewall = opened()
+    lines = [f"add mailward4 198.19.{i // 250}.{i % 250}" for i in range(STRANGERS + 1)]
+    host.run("ipset", "restore", given="\n".join([*lines, ""]))
     drift = firewall.reconcile({}, now())
     assert (drift.foreign, len(drift.strangers), len(drift.held)) == (STRANGERS + 1, STRANGERS, STRANGERS + 1)
 

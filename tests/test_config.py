@@ -340,7 +340,6 @@ url = "redis://:hunter2@localhost:6379/0"
     assert [(p.file, p.line, p.key) for p in found] == [
         (str(path), 6, "source[2].type"),
         (str(path), 9, "source[3].type"),
-        (str(path), 11, "firewall.backend"),
         (str(path), 13, "store.url"),
     ]
     assert all("not in this release" in p.expected for p in found)

@@ -88,13 +88,21 @@ def firewall_of(config: Config, protected: Protected) -> Firewall:
         from guard.firewall.dry_run import DryRunFirewall  # noqa: PLC0415 - the one or the other
 
         return DryRunFirewall(protected)
-    missing = missing_capability()
+    missing = missing_capability(table.backend)
     if missing is not None:
         raise CannotRunError(REFUSED, f'{missing}; or set firewall.backend = "none" to observe only')
+    ports = None if table.ports == "all" else table.ports
+    if table.backend == "iptables":
+        from guard.firewall.iptables import IptablesFirewall  # noqa: PLC0415 - as above
+
+        logger().warning(
+            'firewall.backend = "iptables": nftables is the better choice where the host has it: '
+            "no process a batch, one transaction, bans of any length, and CAP_NET_ADMIN alone"
+        )
+        return IptablesFirewall(ports, protected)
     from guard.firewall.nftables import NftablesFirewall  # noqa: PLC0415 - as above
 
     rule = config.rules.brute_force
-    ports = None if table.ports == "all" else table.ports
     return NftablesFirewall(ports, rule.prefix4, rule.prefix6, protected)
 
 

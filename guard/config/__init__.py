@@ -179,10 +179,6 @@ class Config(BaseSettings):
             for number, source in enumerate(self.source)
             if not isinstance(source, FileTable | StdinTable)
         ]
-        if self.firewall.backend == "iptables":
-            found.append(
-                self._problem(("firewall", "backend"), '"iptables" is not in this release; expected nftables')
-            )
         if self.store.url.startswith("redis"):
             found.append(
                 self._problem(("store", "url"), "redis is not in this release; expected sqlite:///PATH")

@@ -28,6 +28,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 CORE = (
     "guard/model.py",
     "guard/addresses.py",
+    "guard/nets.py",
     "guard/bounded.py",
     "guard/clock.py",
     "guard/stats.py",
@@ -38,10 +39,11 @@ CORE = (
     "guard/sessions/*.py",
     "guard/tally.py",
     "guard/rules/*.py",
-    "guard/bans.py",
+    "guard/bans/*.py",
     "guard/report.py",
     "guard/state.py",
     "guard/judge.py",
+    "guard/orders.py",
     "guard/engine.py",
 )
 

@@ -23,8 +23,8 @@ from guard.model import REASONS, SERVICES, UNBAN_CAUSES
 from guard.stats import Counter, Histogram, Labels, Stats
 
 FAMILIES: Final = ("ipv4", "ipv6")
-RULES: Final = ("brute_force", "login_after_failures")
-BAN_RULES: Final = ("brute_force", "manual", "deny")
+RULES: Final = ("brute_force", "bad_neighbourhood", "login_after_failures")
+BAN_RULES: Final = ("brute_force", "bad_neighbourhood", "manual", "deny")
 DRIFTS: Final = ("missing", "foreign", "timeout", "structure")
 TRACKED: Final = ("address", "session", "account")
 IGNORED: Final = ("trusted", "own", "allowed", "unjudged", "outage", "stale", "anomaly")

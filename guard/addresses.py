@@ -1,4 +1,4 @@
-"""Addresses and nets: read, unwrap, widen, look up in lists.
+"""Addresses and nets: read, unwrap, widen.
 
 An address is canonical text; `::ffff:a.b.c.d` is a.b.c.d (RFC 4291, 2.5.5.2).  What does not parse is None.
 """
@@ -6,13 +6,10 @@ An address is canonical text; `::ffff:a.b.c.d` is a.b.c.d (RFC 4291, 2.5.5.2).  
 from __future__ import annotations
 
 import ipaddress
-import re
 from binascii import a2b_base64
-from bisect import bisect_left
 from typing import Final
 
 _CACHE: Final = 1 << 17
-_HEX: Final = re.compile(r"\A[0-9A-Fa-f]{1,4}\Z")
 _MAPPED: Final = 0xFFFF
 
 _read: dict[str, str | None] = {}
@@ -86,17 +83,23 @@ def _number6(text: str) -> int:
     missing = 8 - len(before) - len(after)
     if (missing < 1 if gap else missing != 0) or "::" in tail:
         return -1
-    value = 0
-    for group in before:
-        if not 0 < len(group) <= 4 or not _HEX.match(group):
-            return -1
-        value = value << 16 | int(group, 16)
-    value <<= 16 * missing
-    for group in after:
-        if not 0 < len(group) <= 4 or not _HEX.match(group):
-            return -1
-        value = value << 16 | int(group, 16)
-    return value
+    first, last = _groups(before), _groups(after)
+    if first < 0 or last < 0:
+        return -1
+    return first << 16 * (8 - len(before)) | last
+
+
+def _groups(groups: list[str]) -> int:
+    """Return the number of hexadecimal groups of one to four digits, -1 for anything else."""
+    if not groups:
+        return 0
+    digits = "".join([group.zfill(4) for group in groups])
+    if len(digits) != 4 * len(groups) or "" in groups or not digits.isalnum() or not digits.isascii():
+        return -1
+    try:
+        return int(digits, 16)
+    except ValueError:  # a letter beyond f
+        return -1
 
 
 def text6(value: int) -> str:
@@ -121,11 +124,16 @@ def widen(address: str, prefix4: int, prefix6: int) -> str:
     if ":" not in address:
         if prefix4 == 32:
             return address + "/32"
-        return str(ipaddress.ip_network(f"{address}/{prefix4}", strict=False))
+        return text_of(number(address), prefix4, 32)
     if prefix6 == 128:
         return address + "/128"
-    shift = 128 - prefix6
-    return f"{text6(number(address) >> shift << shift)}/{prefix6}"
+    return text_of(number(address), prefix6, 128)
+
+
+def text_of(value: int, width: int, bits: int) -> str:
+    """Return the net of a width around the address `value` as canonical CIDR; `bits` is 32 for IPv4, 128 for IPv6."""
+    start = value >> (bits - width) << (bits - width)
+    return f"{_text4(start) if bits == 32 else text6(start)}/{width}"
 
 
 def family(net: str) -> str:
@@ -135,12 +143,43 @@ def family(net: str) -> str:
 
 def network(text: str) -> str:
     """Return `text` (an address or a net, host bits allowed) as canonical CIDR; ValueError says what is wrong."""
-    net = ipaddress.ip_network(text.strip(), strict=False)
+    text = text.strip()
+    head, slash, tail = text.partition("/")
+    width = int(tail) if len(tail) < 4 and tail.isascii() and tail.isdigit() else -1 if slash else 128
+    if _is_ipv4(head):
+        width = 32 if not slash else width
+        if 0 <= width <= 32:
+            return text_of(number(head), width, 32)
+    elif 0 <= width <= 128:
+        value = _number6(head)
+        if value >> 32 == _MAPPED and width >= 96:
+            return text_of(value & 0xFFFFFFFF, width - 96, 32)
+        if value >= 0:
+            return text_of(value, width, 128)
+    net = ipaddress.ip_network(text, strict=False)  # rare forms; and it says what is wrong
     if isinstance(net, ipaddress.IPv6Network) and net.prefixlen >= 96:
         mapped = net.network_address.ipv4_mapped
         if mapped is not None:
             return f"{mapped}/{net.prefixlen - 96}"
     return str(net)
+
+
+def parts(net: str) -> tuple[int, int]:
+    """Return the first address of a net and its width; a canonical address is the net of its full width."""
+    address, slash, tail = net.partition("/")
+    if ":" in address:
+        bits = 128
+        value = _number6(address)
+        if value < 0:  # a rare form
+            value = int(ipaddress.IPv6Address(address))
+    else:
+        bits = 32
+        a, b, c, d = address.split(".")
+        value = (int(a) << 24) | (int(b) << 16) | (int(c) << 8) | int(d)
+    width = int(tail) if slash else bits
+    if not 0 <= width <= bits:
+        raise ValueError(f"{net}: a width of 0 to {bits} is expected")
+    return value >> (bits - width) << (bits - width), width
 
 
 def number(address: str) -> int:
@@ -158,68 +197,6 @@ def number(address: str) -> int:
             part = part * 10 + c - 48
         i += 1
     return value << 8 | part
-
-
-class NetSet:
-    """A set of nets with O(widths) membership and O(log n) overlap."""
-
-    __slots__ = ("_starts4", "_starts6", "_widths4", "_widths6", "nets")
-
-    def __init__(self, nets: tuple[str, ...] = ()) -> None:
-        self.nets = frozenset(nets)
-        # (prefix length, starts of the nets shifted to it), and all starts sorted
-        self._widths4: list[tuple[int, set[int]]] = []
-        self._widths6: list[tuple[int, set[int]]] = []
-        self._starts4: list[int] = []
-        self._starts6: list[int] = []
-        widths: dict[tuple[int, int], set[int]] = {}
-        for text in self.nets:
-            net = ipaddress.ip_network(text, strict=False)
-            start, width = int(net.network_address), net.prefixlen
-            widths.setdefault((net.version, width), set()).add(start >> (net.max_prefixlen - width))
-            (self._starts4 if net.version == 4 else self._starts6).append(start)
-        for (version, width), starts in sorted(widths.items()):
-            (self._widths4 if version == 4 else self._widths6).append((width, starts))
-        self._starts4.sort()
-        self._starts6.sort()
-
-    def has(self, address: str, value: int) -> bool:
-        """Whether one of the nets holds the canonical `address`, whose number is `value`."""
-        if ":" in address:
-            return self._within(self._widths6, 128, value, 128)
-        return self._within(self._widths4, 32, value, 32)
-
-    def holds(self, net: str) -> bool:
-        """Whether one of the nets covers the whole of `net` (an address or a net)."""
-        if not self.nets:
-            return False
-        what = ipaddress.ip_network(net, strict=False)
-        value, bits = int(what.network_address), what.max_prefixlen
-        return self._within(self._widths4 if bits == 32 else self._widths6, bits, value, what.prefixlen)
-
-    def touches(self, net: str) -> bool:
-        """Whether `net` and one of the nets have an address in common."""
-        if not self.nets:
-            return False
-        what = ipaddress.ip_network(net, strict=False)
-        return self.touches_near(str(what.network_address), int(what.network_address), what.prefixlen)
-
-    def touches_near(self, address: str, value: int, prefix: int) -> bool:
-        """Whether the net of width `prefix` around a canonical address has an address in common with one of the nets."""
-        if not self.nets:
-            return False
-        new = ":" in address
-        starts = self._starts6 if new else self._starts4
-        shift = (128 if new else 32) - prefix
-        start = value >> shift << shift
-        i = bisect_left(starts, start)
-        if i < len(starts) and starts[i] < start + (1 << shift):
-            return True
-        return self._within(self._widths6 if new else self._widths4, 128 if new else 32, start, prefix)
-
-    @staticmethod
-    def _within(widths: list[tuple[int, set[int]]], bits: int, value: int, prefix: int) -> bool:
-        return any(width <= prefix and (value >> (bits - width)) in starts for width, starts in widths)
 
 
 def is_of_session(session: str, address: str) -> bool:

@@ -1,8 +1,7 @@
-"""Attempts and successes -> bans and findings; and the operator's hand, which decides the same things."""
+"""Attempts and successes -> bans and findings."""
 
 from __future__ import annotations
 
-import math
 from typing import Final, cast
 
 from guard import addresses, bans, report
@@ -10,6 +9,7 @@ from guard.bans import Bans
 from guard.model import Action, Attempt, Ban, Finding, Policy, Success, readable
 from guard.reader import when
 from guard.rules._window import Window
+from guard.rules.bad_neighbourhood import BadNeighbourhood
 from guard.rules.brute_force import BruteForce
 from guard.rules.login_after_failures import LoginAfterFailures
 from guard.sessions._client import Client
@@ -25,7 +25,8 @@ class Judge:
     """Decides on what the ledger counted.  Enforces nothing."""
 
     __slots__ = (
-        "_allow", "_bans", "_brute", "_deny", "_findings", "_logins", "_newly_spared", "_policy", "_spared", "_tally", "findings", "newest", "stats",
+        "_allow", "_bans", "_brute", "_deny", "_findings", "_logins", "_neighbourhood", "_newly_spared", "_policy", "_spared", "_tally",
+        "findings", "newest", "stats",
     )  # fmt: skip
 
     def __init__(self, policy: Policy, stats: Stats, *, keep: bool) -> None:
@@ -36,6 +37,7 @@ class Judge:
         self._tally = Tally(policy.max_addresses, keep=keep)
         self._brute = BruteForce(policy, keep=keep)
         self._logins = LoginAfterFailures(policy)
+        self._neighbourhood = BadNeighbourhood(policy)
         self._bans = Bans(policy, keep=keep)
         self._allow: set[str] = set()  # added by hand
         self._deny: set[str] = set()
@@ -105,6 +107,7 @@ class Judge:
         stats.findings.add((BruteForce.name,))
         stats.bans.add((ban.rule, addresses.family(net)))
         done.append(ban)
+        self._fold(ban, done)
 
     def _spare(self, ip: str) -> None:
         if ip not in self._spared and len(self._spared) < _SPARED and self._bans.role(ip)[0] == bans.OWN:
@@ -112,14 +115,40 @@ class Judge:
             self._newly_spared.append(ip)
 
     def _take_back(self, net: str, at: float, done: list[Action]) -> None:
+        now = max(at, self.newest)
         active = self._bans.covering(net, at)
-        if active is None or not self._bans.take_back(active, at):
+        if active is None or not self._bans.stands(active, now) or not self._bans.take_back(active, at):
             return
+        net = active.ban.net
         window = self._brute.window(net, at)
         for time, text in zip(active.times, active.lines, strict=True):
             self._brute.feed(net, window, time, text)
-        done.append(self._bans.revoke(net, max(at, self.newest)))
-        self.stats.unbans.add(("revoked",))
+        around = self._bans.collective_around(net, now)
+        self._count(self._bans.revoke(net, now), done)
+        for wide in around:
+            if not self._neighbourhood.grounds(wide.net, self._bans.resting(wide.net, wide.at), wide.at):
+                self._count(self._bans.revoke(wide.net, now), done)
+
+    def _fold(self, ban: Ban, done: list[Action]) -> None:
+        """Ban the net around a ban in its place, if it is one too many there."""
+        for net in self._neighbourhood.around(ban.net):
+            if self._bans.refusal(net, force=False) is not None:
+                continue
+            now = max(ban.at, self.newest)  # an attempt may show late: what is over by now is over
+            members = self._neighbourhood.grounds(net, self._bans.resting(net, now), ban.at)
+            if members:
+                name = BadNeighbourhood.name
+                self.stats.findings.add((name,))
+                self._count(self._bans.impose_around(net, ban, now, name, members), done)
+                return
+
+    def _count(self, actions: list[Action], done: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Ban):
+                self.stats.bans.add((action.rule, addresses.family(action.net)))
+            else:
+                self.stats.unbans.add((action.cause,))
+        done += actions
 
     def move(self, ip: str, reason: str, protocol: str, n: int) -> None:
         """Take `n` attempts of Dovecot that were counted before their protocol showed."""
@@ -167,7 +196,7 @@ class Judge:
         role, net = self._bans.role(ip)
         source = self._tally.sources.peek(ip)
         window = self._brute.windows.peek(net)
-        active = self._bans.covering(net, self.newest)
+        active = self._bans.enforced(net, self.newest)
         offender = self._bans.offenders.peek(net)
         return {
             "ip": ip,
@@ -185,121 +214,8 @@ class Judge:
 
     def active_bans(self) -> list[Ban]:
         """Return the bans in force."""
-        return [active.ban for active in self._bans.active.values()]
+        return [active.ban for active in self._bans.active.values() if not active.folded]
 
     def wanted(self) -> dict[str, int]:
         """Return how many bans are wanted, by family."""
         return report.bans_by_family(self._bans)
-
-    # -- the operator's hand ---------------------------------------------------------------------------------------
-
-    def ban(self, net: str, seconds: float, now: float, *, force: bool = False) -> list[Action]:
-        """Ban a net (canonical CIDR) by hand; ValueError says why it may not be."""
-        refusal = self._bans.refusal(net, force=force)
-        if refusal is not None:
-            raise ValueError(refusal)
-        ban = self._bans.by_hand(net, now, now + seconds, "manual")
-        self.stats.bans.add(("manual", addresses.family(net)))
-        return [ban]
-
-    def unban(self, net: str, now: float) -> list[Action]:
-        """End the bans of a net and of every net inside it; [] when there were none."""
-        inside = addresses.NetSet((net,))
-        return self._lift([n for n in self._bans.active if inside.holds(n)], now, "manual")
-
-    def allow(self, net: str, now: float) -> list[Action]:
-        """Add a net to the allow list; the bans that touch it end at once."""
-        self._allow.add(net)
-        self._relist()
-        allowed = addresses.NetSet((net,))
-        return self._lift([n for n in self._bans.active if allowed.touches(n)], now, "allowed")
-
-    def disallow(self, net: str) -> bool:
-        """Take a net that was added by hand from the allow list; whether it was there."""
-        there = net in self._allow
-        self._allow.discard(net)
-        self._relist()
-        return there
-
-    def deny(self, net: str, now: float, *, force: bool = False) -> list[Action]:
-        """Add a net to the deny list: a ban without end.  ValueError says why it may not be."""
-        refusal = self._bans.refusal(net, force=force)
-        if refusal is not None:
-            raise ValueError(refusal)
-        self._deny.add(net)
-        self.stats.bans.add(("deny", addresses.family(net)))
-        return [self._bans.by_hand(net, now, math.inf, "deny")]
-
-    def undeny(self, net: str, now: float) -> list[Action]:
-        """Take a net that was added by hand from the deny list; [] when it was not there, or is configured too."""
-        if net not in self._deny:
-            return []
-        self._deny.discard(net)
-        return [] if net in self._policy.deny else self._lift([net], now, "manual")
-
-    def by_hand(self) -> dict[str, list[str]]:
-        """Return what was added to the lists by hand."""
-        return {"allow": sorted(self._allow), "deny": sorted(self._deny)}
-
-    def refuse(self, net: str, now: float, label: str) -> list[Action]:
-        """Take back a ban that something outside the core stands against; [] when there is none.
-
-        `label` says what, as `mailward_ignored_total` has it.  It does not count as a ban of the net, and from now on
-        the net's addresses are judged one by one.
-        """
-        active = self._bans.active.get(net)
-        if active is None:
-            return []
-        if active.ban.rule not in ("manual", "deny"):
-            self._bans.split(net)
-        self.stats.unbans.add(("revoked",))
-        self.stats.ignored.add((label,))
-        return [self._bans.revoke(net, now)]
-
-    def deny_again(self, nets: set[str], now: float) -> list[Action]:
-        """Ban those of `nets` that the deny list still holds and whose ban was refused."""
-        listed = nets.intersection((*self._policy.deny, *self._deny))
-        return [
-            self._bans.by_hand(net, now, math.inf, "deny")
-            for net in sorted(listed)
-            if net not in self._bans.active and not self._bans.allows(net)
-        ]
-
-    def lists(self) -> dict[str, list[str]]:
-        """Return both lists, configured and added by hand."""
-        return {
-            "allow": sorted({*self._policy.allow, *self._allow}),
-            "deny": sorted({*self._policy.deny, *self._deny}),
-        }
-
-    def configure(self, policy: Policy, now: float) -> list[Action]:
-        """Take a configuration (also the first one: its deny list is enforced here); return what it changes."""
-        self._policy = policy
-        self._brute.reconfigure(policy)
-        self._logins.reconfigure(policy)
-        self._relist()
-        listed = {*policy.deny, *self._deny}
-        done = self._lift(
-            [n for n, a in self._bans.active.items() if a.ban.rule == "deny" and n not in listed],
-            now,
-            "manual",
-        )
-        allowed = addresses.NetSet((*policy.allow, *self._allow))
-        done += self._lift([n for n in self._bans.active if allowed.touches(n)], now, "allowed")
-        for net in sorted(listed):
-            active = self._bans.active.get(net)
-            # What else stands against it, whoever enforces it says so (`refuse`): not in silence, as here.
-            if (active is None or active.ban.rule != "deny") and not self._bans.allows(net):
-                done.append(self._bans.by_hand(net, now, math.inf, "deny"))
-        return done
-
-    def _relist(self) -> None:
-        self._bans.reconfigure(self._policy, (*self._policy.allow, *self._allow))
-
-    def _lift(self, nets: list[str], now: float, cause: str) -> list[Action]:
-        done: list[Action] = []
-        for net in nets:
-            if net in self._bans.active:
-                done.append(self._bans.lift(net, now, cause))
-                self.stats.unbans.add((cause,))
-        return done

@@ -67,6 +67,10 @@ class Policy(NamedTuple):
     prefix4: int = 32
     prefix6: int = 64
     login_failures: int = 3
+    neighbourhood_members: int = 0  # 0: off
+    neighbourhood_window: float = 86400.0
+    neighbourhood_prefix4: tuple[int, ...] = (24,)
+    neighbourhood_prefix6: tuple[int, ...] = (56, 48)
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     trusted: tuple[str, ...] = TRUSTED

@@ -33,7 +33,7 @@ class Source(Entry):
     )  # fmt: skip
 
     def __init__(self, at: float) -> None:
-        self.epoch = 0  # of the lists by which `role` and `net` were found (guard/bans.py); not saved
+        self.epoch = 0  # of the lists by which `role` and `net` were found (guard/bans/_lists.py); not saved
         self.role = 0
         self.net = ""
         self.window: Entry | None = None  # what a rule keeps of `net`: found without a look-up; not saved

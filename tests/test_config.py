@@ -84,6 +84,7 @@ def test_what_is_set_reaches_the_policy(write):
         prefix6 = 48
         [rules]
         login_after_failures.failures = 9
+        bad_neighbourhood = { members = 8, window = "2h", prefix4 = [24, 20], prefix6 = [] }
         [lists]
         allow = ["192.0.2.7", "Office.Example.ORG.", "2001:DB8::/32", "::ffff:198.51.100.0/120", "192.0.2.99/24"]
         deny = ["203.0.113.0/24"]
@@ -103,6 +104,10 @@ def test_what_is_set_reaches_the_policy(write):
         prefix4=24,
         prefix6=48,
         login_failures=9,
+        neighbourhood_members=8,
+        neighbourhood_window=7200.0,
+        neighbourhood_prefix4=(24, 20),
+        neighbourhood_prefix6=(),
         allow=("192.0.2.7/32", "2001:db8::/32", "198.51.100.0/24", "192.0.2.0/24"),
         deny=("203.0.113.0/24",),
         trusted=("10.1.2.3/32",),
@@ -241,7 +246,20 @@ ports = []
         ("rules.brute_force = 3", "rules.brute_force", "a table; found 3"),
         ("rules.brute_force.ban = -1", "rules.brute_force.ban", "a duration"),
         ("rules.brute_force.ban = inf", "rules.brute_force.ban", "a duration"),
-        ("rules.spray.failures = 3", "rules.spray", "expected one of brute_force, login_after_failures"),
+        (
+            "rules.spray.failures = 3",
+            "rules.spray",
+            "expected one of bad_neighbourhood, brute_force, login_after_failures",
+        ),
+        (
+            "rules.bad_neighbourhood.members = 1",
+            "rules.bad_neighbourhood.members",
+            "0 (off), or a whole number of 2 to 1000; found 1",
+        ),
+        ("rules.bad_neighbourhood.members = true", "rules.bad_neighbourhood.members", "0 (off)"),
+        ("rules.bad_neighbourhood.prefix4 = [8]", "rules.bad_neighbourhood.prefix4[1]", "at least 16"),
+        ("rules.bad_neighbourhood.prefix6 = [56, 32]", "rules.bad_neighbourhood.prefix6[2]", "at least 33"),
+        ("rules.bad_neighbourhood.prefix6 = 56", "rules.bad_neighbourhood.prefix6", "a list in brackets"),
         ('lists.deny = ["0.0.0.0/0"]', "lists.deny[1]", "a net of at least /8"),
         ('lists.deny = ["example.org"]', "lists.deny[1]", "an address or a net"),
         ('lists.trusted = ["::1%eth0/64"]', "lists.trusted[1]", "an address or a net"),

@@ -134,7 +134,7 @@ class Config(BaseSettings):
 
     def policy(self, own: Sequence[str] = (), secret: bytes = b"") -> Policy:
         """Return what the engine is told.  `own`: this host's addresses; host names of `lists.allow` are left out."""
-        rule = self.rules.brute_force
+        rule, around = self.rules.brute_force, self.rules.bad_neighbourhood
         return Policy(
             failures=rule.failures,
             window=rule.window,
@@ -144,6 +144,10 @@ class Config(BaseSettings):
             prefix4=rule.prefix4,
             prefix6=rule.prefix6,
             login_failures=self.rules.login_after_failures.failures,
+            neighbourhood_members=around.members,
+            neighbourhood_window=around.window,
+            neighbourhood_prefix4=tuple(around.prefix4),
+            neighbourhood_prefix6=tuple(around.prefix6),
             allow=self._with_files("allow"),
             deny=self._with_files("deny"),
             trusted=tuple(self.lists.trusted),

@@ -7,9 +7,12 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from guard.config._values import (
+    Around4,
+    Around6,
     Count,
     Duration,
     Listen,
+    Members,
     Net,
     Port,
     Ports,
@@ -130,9 +133,19 @@ class LoginAfterFailures(Table):
     failures: Count = DEFAULTS.login_failures
 
 
+class BadNeighbourhood(Table):
+    """[rules.bad_neighbourhood]."""
+
+    members: Members = DEFAULTS.neighbourhood_members
+    window: Duration = DEFAULTS.neighbourhood_window
+    prefix4: list[Around4] = list(DEFAULTS.neighbourhood_prefix4)
+    prefix6: list[Around6] = list(DEFAULTS.neighbourhood_prefix6)
+
+
 class Rules(Table):
     """[rules]."""
 
+    bad_neighbourhood: BadNeighbourhood = BadNeighbourhood()
     brute_force: BruteForce = BruteForce()
     login_after_failures: LoginAfterFailures = LoginAfterFailures()
 

@@ -128,6 +128,15 @@ def whole(value: object) -> object:
     return value
 
 
+def members(value: object) -> int:
+    """Return how many banned members make a bad net; 0 for never."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,4}", value, re.ASCII):  # from the environment
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and (value == 0 or 2 <= value <= 1000):
+        return value
+    raise ValueError("0 (off), or a whole number of 2 to 1000")
+
+
 def source_name(value: object) -> str:
     """Return a name that fits a metrics label; "" to be given one."""
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.:/-]{0,64}", value):
@@ -153,6 +162,9 @@ Port = Annotated[int, Whole, Field(ge=1, le=65535)]
 # No rule bans a net wider than /16, nor an IPv6 net of /32 and wider (guard/firewall/protected.py).
 Prefix4 = Annotated[int, Whole, Field(ge=16, le=32)]
 Prefix6 = Annotated[int, Whole, Field(ge=33, le=128)]
+Around4 = Annotated[int, Whole, Field(ge=16, le=31)]  # what a rule may ban for what its members did
+Around6 = Annotated[int, Whole, Field(ge=33, le=127)]
+Members = Annotated[int, BeforeValidator(members)]
 Ports = Annotated[
     Annotated[Literal["all"], Tag("<all>")] | Annotated[list[Port], Field(min_length=1), Tag("<list>")],
     Discriminator(_kind),

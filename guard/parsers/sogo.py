@@ -15,6 +15,7 @@ from typing import Final
 
 from guard import addresses
 from guard.model import DISCONNECT, FAILURE, REFUSED, SUCCESS, TRUSTED, AuthEvent, Record
+from guard.nets import NetSet
 
 NAME: Final = "sogo"
 SERVICE: Final = "sogo"
@@ -44,7 +45,7 @@ _ACCESS: Final = re.compile(
     r" [0-9.]{1,12} - - [0-9]{1,12}[KMG]? - [0-9]{1,12}\Z",
     re.ASCII | re.DOTALL,
 )
-_PROXIES: Final = addresses.NetSet(TRUSTED)
+_PROXIES: Final = NetSet(TRUSTED)
 _DAV_BODY: Final = "12"  # of the 401 to wrong credentials; without credentials it is 0
 
 

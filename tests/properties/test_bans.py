@@ -189,3 +189,57 @@ def test_a_ban_ends_at_its_time_and_one_that_is_over_is_history():
     assert guard.tick(START + 4 + 3600) == [Unban(f"{IP}/32", START + 4 + 3600, "expired")]
     assert guard.active_bans() == []
     assert len(guard.report()["bans"]) == 1  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("by", ["ban", "deny"])
+def test_to_allow_an_address_lifts_a_wider_ban_by_hand_too(by):
+    guard = traffic.engine()
+    if by == "ban":
+        guard.ban("198.51.100.0/24", 3600.0, START)
+    else:
+        guard.configure(Policy(deny=("198.51.100.0/24", "203.0.113.0/24")), START)
+    assert guard.allow(f"{IP}/32", START + 1) == [Unban("198.51.100.0/24", START + 1, "allowed")]
+    assert "198.51.100.0/24" not in [ban.net for ban in guard.active_bans()]
+    with pytest.raises(ValueError, match="allow list"):
+        guard.ban("198.51.100.0/24", 3600.0, START)
+    guard.disallow(f"{IP}/32")
+    assert len(guard.ban("198.51.100.0/24", 3600.0, START)) == 1
+
+
+def test_what_the_configuration_allows_is_not_disallowed_by_hand():
+    guard = traffic.engine(Policy(allow=(f"{IP}/32",)))
+    guard.allow(f"{IP}/32", START)
+    assert guard.disallow(f"{IP}/32")
+    assert guard.feed("log", b"".join(failure(n) for n in range(5))) == []
+
+
+def test_who_fails_inside_a_net_that_was_banned_by_hand_is_counted_and_nothing_more():
+    guard = traffic.engine()
+    guard.ban("198.51.0.0/16", 100.0, START)
+    guard.deny("2001:db8::/33", START)
+    guard.ban(f"{IP}/32", 10.0, START)
+    assert guard.feed("log", b"".join(failure(n) for n in range(20))) == []
+    assert guard.feed("log", b"".join(failure(n, "2001:db8:1:2::1") for n in range(20))) == []
+    assert len(guard.feed("log", b"".join(failure(n) for n in range(100, 105)))) == 1
+
+
+def test_long_lists_change_one_entry_at_a_time():
+    """Anything that costs as much as the list for each entry would take longer here than the suite may."""
+    deny = tuple(f"203.{a}.{b}.{c}/32" for a in range(10) for b in range(50) for c in range(200))
+    allow = tuple(f"2001:db8:{n:x}::/48" for n in range(50_000))
+    guard = traffic.engine()
+    assert len(guard.configure(Policy(allow=allow, deny=deny), START)) == len(deny)
+    for n in range(200):
+        net = f"198.51.100.{n}/32"
+        assert len(guard.deny(net, START)) == 1
+        assert len(guard.allow(net, START)) == 1
+        guard.disallow(net)
+        guard.undeny(net, START)
+        assert len(guard.ban(net, 60.0, START)) == 1
+        assert len(guard.unban(net, START)) == 1
+    assert (
+        guard.feed("log", b"".join(failure(n, f"203.5.25.{n}") for n in range(200) for _ in range(5))) == []
+    )
+    assert guard.configure(Policy(allow=allow, deny=deny), START) == []
+    assert len(guard.configure(Policy(), START)) == len(deny)
+    assert guard.active_bans() == []

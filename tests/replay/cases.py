@@ -47,7 +47,10 @@ def policy(case: str) -> Policy:
         return Policy()
     given = tomllib.loads(path.read_text(encoding="utf-8"))
     lists = {name: tuple(nets) for name, nets in given.get("lists", {}).items()}
-    changes: dict[str, Any] = {**given.get("rules", {}).get("brute_force", {}), **lists}
+    rules = given.get("rules", {})
+    changes: dict[str, Any] = {**rules.get("brute_force", {}), **lists}
+    for key, value in rules.get("bad_neighbourhood", {}).items():
+        changes[f"neighbourhood_{key}"] = tuple(value) if isinstance(value, list) else value
     return Policy()._replace(**changes)
 
 

@@ -24,7 +24,7 @@ from typing import Final
 from exporters import exposition, registry_of
 from exporters.guard import GuardCollector
 from guard import http, log
-from guard.app import _place
+from guard.app import _place, _privilege
 from guard.app._enforcer import Enforcer
 from guard.app._keeper import Keeper
 from guard.app._pipeline import Pipeline
@@ -71,6 +71,10 @@ class Daemon:
         """Guard until SIGTERM or SIGINT.  Raises `CannotRunError` where it cannot begin."""
         config = self._config
         log.configure(config.log.format, config.log.level)
+        if os.geteuid() == 0:
+            logger().warning(
+                "this is root: CAP_NET_ADMIN is enough; see docs/security.md, or mailward run --user mailward"
+            )
         async with contextlib.AsyncExitStack() as stack:
             await self._begin(config, stack)
             self._handle_signals()
@@ -280,8 +284,14 @@ def _opened(url: str) -> Store:
     return store
 
 
-def run(load: Callable[[], Config]) -> None:
-    """Guard this host until a signal says otherwise.  Raises `CannotRunError`, and `ConfigError` from `load`."""
+def run(load: Callable[[], Config], user: str | None = None) -> None:
+    """Guard this host, as `user` where one is named, until a signal says otherwise.
+
+    Raises `CannotRunError`, and `ConfigError` from `load`.
+    """
+    if user is not None:
+        config = load()  # read again as that user: what it cannot read now, it could not at a reload
+        _privilege.become(user, _place.folders(config), enforce=config.firewall.backend != "none")
     # The engine makes no cycles; a full collection over a million entries would hold up the loop for a second.
     gc.set_threshold(50_000, 20, 1000)
     try:

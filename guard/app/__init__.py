@@ -194,17 +194,24 @@ class Daemon:
 
     def _work(self) -> list[Coroutine[None, None, None]]:
         work = [self._pipeline.consume(), self._enforcer.run(), self._enforcer.watch(), self._keeper.run()]
-        return [*work, self._ticks(), self._checkpoints(), self._reloads(), self._refresh()]
+        work += [self._ticks(), self._heartbeat(), self._checkpoints(), self._reloads(), self._refresh()]
+        return work
 
     async def _ticks(self) -> None:
-        beat = watchdog_seconds()
-        last = 0.0
         while True:
             self._pipeline.tick(time.time())
-            if beat and time.monotonic() - last >= beat:
-                last = time.monotonic()
-                notify("WATCHDOG=1")
             await asyncio.sleep(TICK)
+
+    async def _heartbeat(self) -> None:
+        """Tell systemd that the loop turns and the firewall's thread answers; a thread that hangs ends the beat.
+
+        The store's thread has no say: a disk that hangs would keep the next start from its state as well.
+        """
+        pause = watchdog_seconds()
+        while pause:
+            await self._enforcer.answer()
+            notify("WATCHDOG=1")
+            await asyncio.sleep(pause)
 
     async def _checkpoints(self) -> None:
         pause = CHECKPOINT

@@ -110,6 +110,10 @@ def test_the_heart_stops_where_a_part_hangs(tmp_path, part):
             assert falls_silent(systemd)
             if part == "firewall":
                 assert daemon.ask("status")["ready"], "the loop turns on: a timer would go on beating"
+            assert daemon.process
+            daemon.signal(signal.SIGABRT)  # what systemd does then
+            assert daemon.process.wait(20) == -signal.SIGABRT
+            assert "in hang" in daemon.said(), "the log says where"
 
 
 def test_nobody_listens_and_nothing_happens(monkeypatch, tmp_path):

@@ -299,7 +299,7 @@ def run(load: Callable[[], Config], user: str | None = None) -> None:
     """
     if user is not None:
         config = load()  # read again as that user: what it cannot read now, it could not at a reload
-        _privilege.become(user, _place.folders(config), enforce=config.firewall.backend != "none")
+        _privilege.become(user, _place.folders(config), config.firewall.backend)
     faulthandler.enable()  # the watchdog ends a hang by SIGABRT: the log then says where it hung
     # The engine makes no cycles; a full collection over a million entries would hold up the loop for a second.
     gc.set_threshold(50_000, 20, 1000)

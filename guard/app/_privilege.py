@@ -20,9 +20,9 @@ from typing import Final
 
 from guard.app._place import REFUSED, WRONG, CannotRunError
 
-NET_ADMIN: Final = 12
+_NAMES: Final = {6: "SETGID", 7: "SETUID", 8: "SETPCAP", 12: "NET_ADMIN", 13: "NET_RAW"}
 _CHANGE: Final = (6, 7, 8)  # what becoming somebody else takes; given up with the rest
-_NAMES: Final = {6: "SETGID", 7: "SETUID", 8: "SETPCAP", NET_ADMIN: "NET_ADMIN"}
+_KEEP: Final = {"nftables": (12,), "iptables": (12, 13), "none": ()}  # iptables asks through a raw socket
 _STATUS: Final = Path("/proc/self/status")
 _SETS: Final = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
@@ -37,8 +37,8 @@ _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]  # its arguments ar
 Folder = tuple[Path, int]  # with the mode that it is made with
 
 
-def become(name: str, folders: Sequence[Folder], *, enforce: bool) -> None:
-    """Be the user `name` for good, with CAP_NET_ADMIN alone, or with no capability where nothing is to be enforced.
+def become(name: str, folders: Sequence[Folder], backend: str) -> None:
+    """Be the user `name` for good, with the capabilities of the firewall's backend alone: CAP_NET_ADMIN, for nftables.
 
     `folders` are made for that user.  Call it before the first thread and before anything foreign is read.  Raises
     `CannotRunError`; the process is good for nothing then but its end.
@@ -54,7 +54,7 @@ def become(name: str, folders: Sequence[Folder], *, enforce: bool) -> None:
     if user.pw_uid == 0:
         raise CannotRunError(WRONG, f"--user {name}: that is root; name a user of mailward's own")
     if os.geteuid() == 0:
-        keep = [NET_ADMIN] if enforce else []
+        keep = _KEEP[backend]
         _begin(name, keep)
         for folder in folders:
             _make(folder, user)
@@ -120,7 +120,7 @@ def _drop(user: pwd.struct_passwd, keep: Sequence[int]) -> None:
         try:
             held = _prctl("PR_CAPBSET_READ", _CAPBSET_READ, capability)
         except OSError as error:
-            if error.errno != errno.EINVAL or capability <= NET_ADMIN:
+            if error.errno != errno.EINVAL or capability <= max(_NAMES):
                 raise
             break  # past the last one that this kernel knows
         if held and capability not in keep:

@@ -35,7 +35,7 @@ from guard.app._privilege import become
 from guard.firewall.nftables import NftablesFirewall
 from guard.model import Ban
 
-become("mailward", [], enforce=sys.argv[1] == "yes")
+become("mailward", [], sys.argv[1])
 
 def outcome(attempt):
     try:
@@ -118,12 +118,12 @@ def refusal(daemon: Daemon, status: int = 3) -> str:
     return line
 
 
-def probe(folder: Path, enforce: str):
+def probe(folder: Path, backend: str, rights: str = CONTAINER):
     log = folder / "mail.log"
     log.touch()
     os.chown(log, 0, ADM)
     log.chmod(0o640)
-    command = [*within(folder), sys.executable, "-P", "-c", PROBE, enforce, str(log)]
+    command = [*within(folder, rights), sys.executable, "-P", "-c", PROBE, backend, str(log)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -134,7 +134,7 @@ def capabilities(status: dict[str, list[str]]) -> set[int]:
 
 
 def test_what_is_left_of_root_is_net_admin_and_nothing_else(folder):
-    found = probe(folder, "yes")
+    found = probe(folder, "nftables")
     status = found["status"]
     assert capabilities(status) == {0x1000}
     assert status["Uid"] == status["Gid"] == [str(USER)] * 4
@@ -146,8 +146,24 @@ def test_what_is_left_of_root_is_net_admin_and_nothing_else(folder):
     assert int(found["child"], 16) == 0x1000, "ambient: a tool that it executes may do as much, and no more"
 
 
+def test_iptables_keeps_a_raw_socket_as_well(folder):
+    found = probe(folder, "iptables", f"{CONTAINER},+net_raw")
+    assert capabilities(found["status"]) == {0x3000}
+    assert found["attempts"]["a raw socket"] == "done"
+
+
+def test_no_thread_may_run_yet(folder):
+    program = (
+        "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()\n" + PROBE
+    )
+    command = [*within(folder), sys.executable, "-P", "-c", program, "nftables", "/dev/null"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "2 threads run already" in done.stderr
+
+
 def test_who_enforces_nothing_keeps_nothing(folder):
-    found = probe(folder, "no")
+    found = probe(folder, "none")
     assert capabilities(found["status"]) == {0}
     assert found["attempts"]["the firewall"] == "FirewallError"
 

@@ -146,21 +146,6 @@ def test_what_it_cannot_run_with_it_refuses_in_one_line(tmp_path, text, expected
     assert "Traceback" not in done.stderr
 
 
-def test_systemd_is_told(tmp_path):
-    path = str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(path)
-        systemd.settimeout(20)
-        within = ("env", f"NOTIFY_SOCKET={path}", "WATCHDOG_USEC=200000")
-        with Daemon(tmp_path, within=within) as daemon:
-            said: list[str] = []
-            while not {"READY=1", "WATCHDOG=1"} <= set(said):
-                said += systemd.recv(1000).decode().splitlines()
-            assert daemon.stop() == 0
-        while "STOPPING=1" not in said:
-            said += systemd.recv(1000).decode().splitlines()
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_stops_cleanly_and_takes_its_socket_away(daemon, number):
     daemon.write(failure(GUESSER))

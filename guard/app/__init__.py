@@ -12,21 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import json
 import os
 import signal
 import time
 from collections.abc import Callable, Coroutine
-from http import HTTPStatus
 from typing import Final
 
-from exporters import exposition, registry_of
-from exporters.guard import GuardCollector
 from guard import http, log
-from guard.app import _place
+from guard.app import _place, _privilege
 from guard.app._closer import Closer
 from guard.app._enforcer import Enforcer
+from guard.app._intake import Intake
 from guard.app._keeper import Keeper
 from guard.app._lists import Lists
 from guard.app._lockout import Lockout
@@ -34,6 +33,7 @@ from guard.app._names import NAME_TABLE, Names
 from guard.app._pipeline import Pipeline
 from guard.app._place import REFUSED, CannotRunError
 from guard.app._requests import REASON_TABLE, Requests
+from guard.app._routes import routes
 from guard.app._systemd import notify, watchdog_seconds
 from guard.app._view import View
 from guard.clock import Clock
@@ -46,7 +46,6 @@ from guard.firewall.protected import Protected
 from guard.firewall.ssh_sessions import SshSessions
 from guard.log import logger
 from guard.model import Action, Policy
-from guard.sources import Source
 from guard.store import Store, StoreError, open_store
 
 __all__ = ["CannotRunError", "run"]
@@ -56,7 +55,6 @@ CHECKPOINT: Final = 1.0
 SLICE: Final = 0.2  # between two checkpoints while there is so much to save that asking for it takes time
 SLOW: Final = 0.03
 REFRESH: Final = 60.0  # what is protected on this host
-RESTART: Final = 30.0  # the longest wait before a source that failed is made again
 _OWN_TABLES: Final = (REASON_TABLE, NAME_TABLE)  # rows of the state that are not the engine's
 _AT_START_ONLY: Final = ("source", "firewall", "store", "http", "control", "limits")
 
@@ -75,16 +73,19 @@ class Daemon:
         """Guard until SIGTERM or SIGINT.  Raises `CannotRunError` where it cannot begin."""
         config = self._config
         log.configure(config.log.format, config.log.level)
+        if os.geteuid() == 0:
+            logger().warning(
+                "this is root: CAP_NET_ADMIN is enough; see docs/security.md, or mailward run --user mailward"
+            )
         async with contextlib.AsyncExitStack() as stack:
             await self._begin(config, stack)
             self._handle_signals()
             async with asyncio.TaskGroup() as group:
                 self._tasks += [group.create_task(work) for work in self._work()]
-                self._tasks.append(group.create_task(self._sources_until_their_end()))
+                self._tasks.append(group.create_task(self._read()))
                 notify(f"READY=1\nMAINPID={os.getpid()}")
-                logger().info(
-                    "guarding", sources=[s.name for s in self._sources], firewall=self._enforcer.backend
-                )
+                sources = [source.name for source in self._intake.sources]
+                logger().info("guarding", sources=sources, firewall=self._enforcer.backend)
                 await self._stop.wait()
                 notify("STOPPING=1")
                 for task in self._tasks:
@@ -131,9 +132,8 @@ class Daemon:
         except FirewallError as error:
             raise CannotRunError(REFUSED, str(error)) from None
         stack.push_async_callback(self._enforcer.close)
-        self._tables = tables
-        self._sources: list[Source] = [_place.source_of(table, state.positions) for table in tables]
-        self._view = View(engine, self._enforcer, self._keeper, self._sources, config.store.url)
+        self._intake = Intake(tables, state.positions, self._pipeline)
+        self._view = View(engine, self._enforcer, self._keeper, self._intake.sources, config.store.url)
         self._requests = Requests(
             self._pipeline, self._enforcer, self._view, reasons, self._lists, self._reassert
         )
@@ -142,7 +142,7 @@ class Daemon:
         await control.open()
         stack.push_async_callback(control.close)
         if config.http.listen:
-            server = await http.listen(config.http.listen, self._routes())
+            server = await http.listen(config.http.listen, routes(engine.stats, self._view))
             stack.callback(server.close)
 
     # -- configuration ---------------------------------------------------------------------------------------------
@@ -216,20 +216,26 @@ class Daemon:
 
     def _work(self) -> list[Coroutine[None, None, None]]:
         work = [self._pipeline.consume(), self._enforcer.run(), self._enforcer.watch(), self._keeper.run()]
-        work += [self._ticks(), self._checkpoints(), self._reloads(), self._refresh()]
+        work += [self._ticks(), self._heartbeat(), self._checkpoints(), self._reloads(), self._refresh()]
         if self._config.firewall.close_sockets and self._enforcer.backend != "none":
             work.append(self._closer.run())
         return [*work, self._lists.run(self._relist)]
 
     async def _ticks(self) -> None:
-        beat = watchdog_seconds()
-        last = 0.0
         while True:
             self._pipeline.tick(time.time())
-            if beat and time.monotonic() - last >= beat:
-                last = time.monotonic()
-                notify("WATCHDOG=1")
             await asyncio.sleep(TICK)
+
+    async def _heartbeat(self) -> None:
+        """Tell systemd that the loop turns and the firewall's thread answers; a thread that hangs ends the beat.
+
+        The store's thread has no say: a disk that hangs would keep the next start from its state as well.
+        """
+        pause = watchdog_seconds()
+        while pause:
+            await self._enforcer.answer()
+            notify("WATCHDOG=1")
+            await asyncio.sleep(pause)
 
     async def _checkpoints(self) -> None:
         pause = CHECKPOINT
@@ -250,30 +256,10 @@ class Daemon:
             unsaved.clear()
         self._keeper.take(checkpoint)
 
-    async def _sources_until_their_end(self) -> None:
-        """Read every source; when all have ended (standard input can) and are processed, stop."""
-        async with asyncio.TaskGroup() as group:
-            for n in range(len(self._sources)):
-                group.create_task(self._read(n))
-        await self._pipeline.queue.join()
-        logger().warning("every source has ended")
+    async def _read(self) -> None:
+        """Read the sources; when all have ended, stop."""
+        await self._intake.run()
         self._stop.set()
-
-    async def _read(self, n: int) -> None:
-        """Read one source to its end; one that fails is told, and made again where it stopped."""
-        pause = 1.0
-        while True:
-            began = time.monotonic()
-            try:
-                await self._sources[n].run(self._pipeline.queue.put)
-            except Exception as error:  # noqa: BLE001 - one source must not end the others
-                logger().exception("a source failed", source=self._sources[n].name, error=str(error))
-            else:
-                return
-            pause = 1.0 if time.monotonic() - began > RESTART else min(pause * 2, RESTART)
-            await asyncio.sleep(pause)
-            await self._pipeline.queue.join()  # what is under way belongs to the positions
-            self._sources[n] = _place.source_of(self._tables[n], self._pipeline.positions())
 
     # -- the world -------------------------------------------------------------------------------------------------
 
@@ -282,22 +268,6 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-
-    def _routes(self) -> dict[str, http.Route]:
-        registry = registry_of(GuardCollector(self._engine.stats, self._view.snapshot))
-
-        def metrics(headers: http.Headers) -> http.Answer:
-            return http.Answer(*exposition(registry, headers.get("accept", "")))
-
-        def healthy(_: http.Headers) -> http.Answer:
-            return http.Answer(b"ok\n")
-
-        def ready(_: http.Headers) -> http.Answer:
-            is_ready, parts = self._view.ready()
-            status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
-            return http.Answer(json.dumps(parts).encode() + b"\n", "application/json", status)
-
-        return {"/metrics": metrics, "/healthz": healthy, "/readyz": ready}
 
 
 def _opened(url: str) -> Store:
@@ -310,8 +280,15 @@ def _opened(url: str) -> Store:
     return store
 
 
-def run(load: Callable[[], Config]) -> None:
-    """Guard this host until a signal says otherwise.  Raises `CannotRunError`, and `ConfigError` from `load`."""
+def run(load: Callable[[], Config], user: str | None = None) -> None:
+    """Guard this host, as `user` where one is named, until a signal says otherwise.
+
+    Raises `CannotRunError`, and `ConfigError` from `load`.
+    """
+    if user is not None:
+        config = load()  # read again as that user: what it cannot read now, it could not at a reload
+        _privilege.become(user, _place.folders(config), config.firewall.backend)
+    faulthandler.enable()  # the watchdog ends a hang by SIGABRT: the log then says where it hung
     # The engine makes no cycles; a full collection over a million entries would hold up the loop for a second.
     gc.set_threshold(50_000, 20, 1000)
     try:

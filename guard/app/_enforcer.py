@@ -78,6 +78,10 @@ class Enforcer:
         self._ready.set()
         return await waiting
 
+    async def answer(self) -> None:
+        """Wait until the firewall's thread has done what it is at."""
+        await self._in_thread(lambda: None)
+
     async def open(self) -> None:
         """Open the firewall, assert every active ban and do what else is left.  Raises FirewallError."""
         await self._in_thread(self._firewall.open)

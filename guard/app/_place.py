@@ -33,6 +33,14 @@ class CannotRunError(Exception):
         self.status = status
 
 
+def folders(config: Config) -> list[tuple[Path, int]]:
+    """Return the folders that the daemon writes to, each with its mode."""
+    found = [(Path(config.control.socket).parent, 0o755)]
+    if config.store.url.startswith(_SQLITE):
+        found.append((Path(config.store.url.removeprefix(_SQLITE)).parent, 0o700))
+    return found
+
+
 def lock(url: str) -> int | None:
     """Take the state's lock and return its descriptor; None where there is no state.  The kernel drops it with us."""
     if not url.startswith(_SQLITE):
@@ -43,7 +51,8 @@ def lock(url: str) -> int | None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise CannotRunError(
-            REFUSED, f"store.url: {path.parent}: {error.strerror}; use root, or another path"
+            REFUSED,
+            f"store.url: {path.parent}: {error.strerror}; give it to the user that runs mailward, or set another path",
         ) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,9 +10,9 @@ from typing import Final
 from guard.firewall.process import find
 
 LIBRARY: Final = "libnftables.so.1"
-_CAPABILITIES: Final = {"NET_ADMIN": 12, "NET_RAW": 13}  # linux/capability.h
+CAPABILITIES: Final = {"NET_ADMIN": 12, "NET_RAW": 13}  # linux/capability.h
 # xt_set asks for a set's number, and legacy iptables for its tables, through a raw socket.
-RIGHTS: Final = {"nftables": ("NET_ADMIN",), "iptables": ("NET_ADMIN", "NET_RAW")}
+RIGHTS: Final = {"nftables": ("NET_ADMIN",), "iptables": ("NET_ADMIN", "NET_RAW"), "none": ()}
 
 
 def missing_capability(backend: str = "nftables") -> str | None:
@@ -49,7 +49,7 @@ def missing_right(*needed: str, status: Path = Path("/proc/self/status")) -> str
     for line in status.read_text().splitlines():
         if line.startswith("CapEff:"):
             effective = int(line.split()[1], 16)
-    missing = [name for name in needed or ("NET_ADMIN",) if not effective >> _CAPABILITIES[name] & 1]
+    missing = [name for name in needed or ("NET_ADMIN",) if not effective >> CAPABILITIES[name] & 1]
     if not missing:
         return None
     full = " ".join(f"CAP_{name}" for name in missing)

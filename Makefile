@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --qui
 PINNED := --require-hashes --no-deps --only-binary :all: --requirement
 SOURCES := pyproject.toml hatch_build.py README.md $(shell find guard exporters -type f -not -name '*.pyc')
 
-.PHONY: run test quick check bench demo clean lock setup system
+.PHONY: run test docker-test quick check bench demo install clean lock setup system
 .DELETE_ON_ERROR:
 
 run: setup ## guard this host; without the right to use nftables, only observe
@@ -23,7 +23,11 @@ run: setup ## guard this host; without the right to use nftables, only observe
 
 test: setup check ## style, types, imports; what counts, on the compiled core; every test, on the sources
 	@MAILWARD_TEST_INSTALLED=1 $(BIN)/python -m pytest -rs tests/replay tests/properties tests/test_cut.py tests/test_bounded.py
-	@$(BIN)/python -m pytest -rs
+	@$(BIN)/python -m pytest -rs -m 'not docker'
+
+docker-test: system .venv/.dev ## a ban against ports that Docker publishes: a real engine, a real container
+	@.ci/docker
+	@$(BIN)/python -m pytest -rs -m docker
 
 quick: .venv/.dev ## the tests that need no root, on the checkout, until the first failure
 	@$(BIN)/python -m pytest -x -q -m 'not system'
@@ -39,6 +43,16 @@ bench: setup ## figures, each against a baseline measured in the same run
 
 demo: setup ## a captured attack and its end, in two network namespaces; the host's firewall stays as it is
 	@$(BIN)/python demo/attack.py
+
+install: setup ## for good, as root: into PREFIX, with a user and a systemd unit of its own
+	@$(PYTHON) -m venv $(PREFIX)
+	@$(PREFIX)/bin/python -m pip install --disable-pip-version-check --no-input --quiet $(PINNED) requirements.txt
+	@$(PREFIX)/bin/python -m pip install --disable-pip-version-check --no-input --quiet \
+		--no-deps --no-index --force-reinstall .build/dist/mailward-*.whl
+	@install -D -m 644 packaging/mailward.sysusers /etc/sysusers.d/mailward.conf && systemd-sysusers
+	@sed 's#/opt/mailward/#$(PREFIX)/#' packaging/mailward.service > /etc/systemd/system/mailward.service
+	@systemctl daemon-reload && echo "installed; start it: systemctl enable --now mailward"
+PREFIX := /opt/mailward
 
 clean: ## forget all that was built, and the state of a `make run` without root
 	rm -rf .venv .build .state .*_cache .hypothesis htmlcov .coverage*

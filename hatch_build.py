@@ -43,6 +43,7 @@ CORE = (
     "guard/report.py",
     "guard/state.py",
     "guard/judge.py",
+    "guard/orders.py",
     "guard/engine.py",
 )
 

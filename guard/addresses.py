@@ -186,8 +186,29 @@ def number(address: str) -> int:
     """Return the canonical `address` as a number."""
     if ":" in address:
         return _number6(address)
-    a, b, c, d = address.split(".")
-    return (int(a) << 24) | (int(b) << 16) | (int(c) << 8) | int(d)
+    value = part = i = 0
+    size = len(address)
+    while i < size:
+        c = ord(address[i])
+        if c == 46:  # "."
+            value = value << 8 | part
+            part = 0
+        else:
+            part = part * 10 + c - 48
+        i += 1
+    return value << 8 | part
+
+
+def is_of_session(session: str, address: str) -> bool:
+    """Whether the canonical `address` is the one inside a Dovecot session id, or there is none inside."""
+    if len(session) == 16 and ":" not in address:
+        try:
+            raw = a2b_base64(session)
+            return (raw[8] << 24 | raw[9] << 16 | raw[10] << 8 | raw[11]) == number(address)
+        except (ValueError, IndexError):
+            return True
+    inside = of_session(session)
+    return inside is None or inside == address
 
 
 def of_session(session: str) -> str | None:

@@ -77,9 +77,10 @@ class Bounded(Generic[V]):
         """Return the entry, made young again, or None."""
         entry = self._young.get(key)
         if entry is None:
-            entry = self._old.pop(key, None)
+            entry = self._old.get(key)
             if entry is None:
                 return None
+            del self._old[key]
             self._young[key] = entry
             entry.turn = self.turns
         return entry

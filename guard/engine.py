@@ -8,8 +8,8 @@ from typing import Final
 
 from guard import report
 from guard.clock import Clock
-from guard.judge import Judge
 from guard.model import CANCELLED, REFUSED, UNJUDGED, Action, AuthEvent, Finding, Policy
+from guard.orders import Orders
 from guard.reader import KNOWN, NAMES, NEW, Reader, describe, when
 from guard.sessions import Sessions
 from guard.state import Keeper, Row
@@ -19,7 +19,7 @@ _NOTED: Final = frozenset((REFUSED, CANCELLED, UNJUDGED))
 _LONGEST: Final = 1 << 20  # bytes of a line; a longer one is dropped
 
 
-class Engine(Judge):
+class Engine(Orders):
     """The guard without the world: no clock, no socket, no log call."""
 
     __slots__ = (

@@ -1,14 +1,12 @@
-"""Attempts and successes -> bans and findings; and the operator's hand, which decides the same things."""
+"""Attempts and successes -> bans and findings."""
 
 from __future__ import annotations
 
-import math
 from typing import Final, cast
 
 from guard import addresses, bans, report
 from guard.bans import Bans
 from guard.model import Action, Attempt, Ban, Finding, Policy, Success, readable
-from guard.nets import width
 from guard.reader import when
 from guard.rules._window import Window
 from guard.rules.bad_neighbourhood import BadNeighbourhood
@@ -19,6 +17,7 @@ from guard.stats import Stats
 from guard.tally import Source, Tally
 
 _FINDINGS: Final = 10_000
+_SPARED: Final = 1000
 _ROLES: Final = ("client", "trusted", "own", "allowed")
 
 
@@ -26,7 +25,8 @@ class Judge:
     """Decides on what the ledger counted.  Enforces nothing."""
 
     __slots__ = (
-        "_allow", "_bans", "_brute", "_deny", "_findings", "_logins", "_neighbourhood", "_policy", "_tally", "findings", "newest", "stats",
+        "_allow", "_bans", "_brute", "_deny", "_findings", "_logins", "_neighbourhood", "_newly_spared", "_policy", "_spared", "_tally",
+        "findings", "newest", "stats",
     )  # fmt: skip
 
     def __init__(self, policy: Policy, stats: Stats, *, keep: bool) -> None:
@@ -42,6 +42,8 @@ class Judge:
         self._allow: set[str] = set()  # added by hand
         self._deny: set[str] = set()
         self._findings: list[Finding] = []  # since the last call of take_findings
+        self._spared: set[str] = set()  # addresses of Policy.own that have failed
+        self._newly_spared: list[str] = []  # since the last call of take_spared
 
     def _source(self, ip: str, at: float) -> Source | None:
         """Return the record of a client address; None for one that is no client."""
@@ -67,6 +69,7 @@ class Judge:
         ):
             known = client.source = self._source(attempt.ip, attempt.at)
             if known is None:
+                self._spare(attempt.ip)
                 return
         source = cast("Source", known)
         source.seen(attempt.at)
@@ -105,6 +108,11 @@ class Judge:
         stats.bans.add((ban.rule, addresses.family(net)))
         done.append(ban)
         self._fold(ban, done)
+
+    def _spare(self, ip: str) -> None:
+        if ip not in self._spared and len(self._spared) < _SPARED and self._bans.role(ip)[0] == bans.OWN:
+            self._spared.add(ip)
+            self._newly_spared.append(ip)
 
     def _take_back(self, net: str, at: float, done: list[Action]) -> None:
         now = max(at, self.newest)
@@ -177,6 +185,12 @@ class Judge:
         self._findings = []
         return found
 
+    def take_spared(self) -> list[str]:
+        """Return the addresses of `Policy.own` that have failed to log in and were not returned before."""
+        fresh = self._newly_spared
+        self._newly_spared = []
+        return fresh
+
     def explain_address(self, ip: str) -> dict[str, object]:
         """Return everything known of one address: what it did, its window, its ban."""
         role, net = self._bans.role(ip)
@@ -205,87 +219,3 @@ class Judge:
     def wanted(self) -> dict[str, int]:
         """Return how many bans are wanted, by family."""
         return report.bans_by_family(self._bans)
-
-    # -- the operator's hand ---------------------------------------------------------------------------------------
-
-    def ban(self, net: str, seconds: float, now: float, *, force: bool = False) -> list[Action]:
-        """Ban a net (canonical CIDR) by hand; ValueError says why it may not be."""
-        refusal = self._bans.refusal(net, force=force)
-        if refusal is not None:
-            raise ValueError(refusal)
-        done: list[Action] = []
-        self._count(self._bans.by_hand(net, now, now + seconds, "manual"), done)
-        return done
-
-    def unban(self, net: str, now: float) -> list[Action]:
-        """End the bans of a net, of every net inside it, and what a rule banned around it; [] when there were none."""
-        around = [ban.net for ban in self._bans.collective_around(net, now)]
-        return self._lift(self._bans.inside(net) + around, now, "manual")
-
-    def allow(self, net: str, now: float) -> list[Action]:
-        """Add a net to the allow list; the bans that touch it end at once."""
-        self._allow.add(net)
-        self._bans.allow(net)
-        return self._lift(self._bans.touching(net), now, "allowed")
-
-    def disallow(self, net: str) -> bool:
-        """Take a net that was added by hand from the allow list; whether it was there."""
-        there = net in self._allow
-        self._allow.discard(net)
-        if there and net not in self._policy.allow:
-            self._bans.disallow(net)
-        return there
-
-    def deny(self, net: str, now: float, *, force: bool = False) -> list[Action]:
-        """Add a net to the deny list: a ban without end.  ValueError says why it may not be."""
-        refusal = self._bans.refusal(net, force=force)
-        if refusal is not None:
-            raise ValueError(refusal)
-        self._deny.add(net)
-        done: list[Action] = []
-        self._count(self._bans.by_hand(net, now, math.inf, "deny"), done)
-        return done
-
-    def undeny(self, net: str, now: float) -> list[Action]:
-        """Take a net that was added by hand from the deny list; [] when it was not there."""
-        if net not in self._deny:
-            return []
-        self._deny.discard(net)
-        return self._lift([net], now, "manual")
-
-    def lists(self) -> dict[str, list[str]]:
-        """Return both lists, configured and added by hand."""
-        return {
-            "allow": sorted({*self._policy.allow, *self._allow}),
-            "deny": sorted({*self._policy.deny, *self._deny}),
-        }
-
-    def configure(self, policy: Policy, now: float) -> list[Action]:
-        """Take a configuration (also the first one: its deny list is enforced here); return what it changes."""
-        self._policy = policy
-        self._brute.reconfigure(policy)
-        self._logins.reconfigure(policy)
-        self._neighbourhood.reconfigure(policy)
-        self._relist()
-        listed = {*policy.deny, *self._deny}
-        done = self._lift(
-            [n for n, a in self._bans.active.items() if a.ban.rule == "deny" and n not in listed],
-            now,
-            "manual",
-        )
-        done += self._lift([n for n in self._bans.active if self._bans.allows(n)], now, "allowed")
-        for net in sorted(listed):
-            active = self._bans.active.get(net)
-            if (active is None or active.ban.rule != "deny") and self._bans.refusal(net, force=True) is None:
-                done += self._bans.by_hand(net, now, math.inf, "deny")
-        return done
-
-    def _relist(self) -> None:
-        self._bans.reconfigure(self._policy, (*self._policy.allow, *self._allow))
-
-    def _lift(self, nets: list[str], now: float, cause: str) -> list[Action]:
-        """End bans, inner ones first: what comes back out of a collective ban is what is not ended here."""
-        done: list[Action] = []
-        for net in sorted(nets, key=width, reverse=True):
-            self._count(self._bans.lift(net, now, cause), done)
-        return done

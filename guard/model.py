@@ -74,7 +74,7 @@ class Policy(NamedTuple):
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     trusted: tuple[str, ...] = TRUSTED
-    own: tuple[str, ...] = ()  # this host's own addresses
+    own: tuple[str, ...] = ()  # this host's own addresses, its gateways and resolvers: never clients
     max_addresses: int = 1_000_000
     max_sessions: int = 200_000
     max_accounts: int = 200_000

@@ -58,7 +58,7 @@ def failure(ip: str, user: str = "alice@example.org", at: float | None = None, s
 
 
 class Daemon:
-    """`mailward run` in `folder`; `within` is a command that runs it elsewhere, `rules` and `more` are TOML."""
+    """`mailward run` in `folder`; `within` is a command that runs it elsewhere, `rules` and `more` are TOML, `arguments` its own."""
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class Daemon:
         backend: str = "none",
         rules: str = "",
         more: str = "",
+        arguments: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.log = folder / "mail.log"
@@ -76,6 +77,7 @@ class Daemon:
         self.errors = folder / "stderr"
         self.process: subprocess.Popen[bytes] | None = None
         self._within = list(within)
+        self._arguments = list(arguments)
         self.log.touch()
         self.configure(
             f'[rules.brute_force]\n{rules}\n[firewall]\nbackend = "{backend}"\n[http]\nlisten = ""\n{more}'
@@ -88,11 +90,16 @@ class Daemon:
             f'[store]\nurl = "sqlite://{self.folder}/state/state.db"\n[control]\nsocket = "{self.socket}"\n'
         )
 
+    def started(self) -> list[str]:
+        """Return the command that starts it."""
+        command = [sys.executable, "-P", "-m", "guard.cli", "run", "--config", str(self.config)]
+        return [*self._within, *command, *self._arguments]
+
     def start(self) -> None:
         """Start it and wait until it reads."""
         with self.errors.open("ab") as errors:
             self.process = subprocess.Popen(
-                [*self._within, sys.executable, "-P", "-m", "guard.cli", "run", "--config", str(self.config)],
+                self.started(),
                 env=environment(), stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
             )  # fmt: skip
         self.until(lambda: self.ask("status")["ready"])

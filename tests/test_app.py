@@ -132,7 +132,7 @@ def test_without_the_right_it_refuses_and_names_the_capability(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('[firewall]\nbackend = "iptables"', "not in this release"),
+        ('[firewall]\nbackend = "none"\n[geo]\ndatabase = "/x.mmdb"', "not in this release"),
         ("[rules.brute_force]\nfailures = 0\nwindow = 5\nbogus = 1", "bogus"),
         ('[http]\nlisten = "203.0.113.1:1"', "203.0.113.1:1"),
     ],
@@ -144,21 +144,6 @@ def test_what_it_cannot_run_with_it_refuses_in_one_line(tmp_path, text, expected
     assert done.returncode == (3 if "listen" in text else 2)
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_systemd_is_told(tmp_path):
-    path = str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(path)
-        systemd.settimeout(20)
-        within = ("env", f"NOTIFY_SOCKET={path}", "WATCHDOG_USEC=200000")
-        with Daemon(tmp_path, within=within) as daemon:
-            said: list[str] = []
-            while not {"READY=1", "WATCHDOG=1"} <= set(said):
-                said += systemd.recv(1000).decode().splitlines()
-            assert daemon.stop() == 0
-        while "STOPPING=1" not in said:
-            said += systemd.recv(1000).decode().splitlines()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -268,7 +253,162 @@ def test_a_reload_with_a_mistake_keeps_the_old_rules(daemon):
     daemon.until(lambda: daemon.ask("status")["configuration"]["ok"])
 
 
+def bans(daemon: Daemon) -> dict[str, str]:
+    return {ban["net"]: ban["rule"] for ban in daemon.ask("bans")["bans"]}
+
+
+def relist(daemon: Daemon, lists: str) -> None:
+    daemon.configure(f'[lists]\n{lists}\n[firewall]\nbackend = "none"\n[http]\nlisten = ""')
+
+
+def replaced(path: Path, text: str) -> None:
+    path.with_suffix(".new").write_text(text)
+    path.with_suffix(".new").rename(path)
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """A daemon with a file for each list, and a guesser who is banned."""
+    (tmp_path / "allow").write_text("192.0.2.1\n")
+    (tmp_path / "deny").write_text("203.0.113.0/24\n")
+    daemon = Daemon(tmp_path)
+    relist(daemon, f'allow = ["{tmp_path}/allow"]\ndeny = ["{tmp_path}/deny", "203.0.112.1"]')
+    with daemon:
+        sid = session(GUESSER)
+        daemon.write(*(failure(GUESSER, sid=sid) for _ in range(5)))
+        daemon.until(lambda: f"{GUESSER}/32" in bans(daemon))
+        yield daemon
+
+
+DENIED = {"203.0.113.0/24": "deny", "203.0.112.1/32": "deny"}
+
+
+@pytest.mark.parametrize("way", ["by hand", "file", "configuration"])
+def test_a_new_allow_entry_ends_the_bans_that_it_touches_and_its_end_lets_the_denied_in_again(listed, way):
+    nets = "198.51.100.0/24\n203.0.113.7\n"
+    folder = listed.folder
+    assert bans(listed) == {f"{GUESSER}/32": "brute_force"} | DENIED
+    if way == "by hand":
+        for net in nets.split():
+            assert listed.command("allow", "add", net).returncode == 0
+    elif way == "file":
+        replaced(folder / "allow", nets)
+    else:
+        relist(listed, f'allow = ["198.51.100.0/24", "203.0.113.7"]\ndeny = ["{folder}/deny", "203.0.112.1"]')
+        listed.signal(signal.SIGHUP)
+    listed.until(lambda: bans(listed) == {"203.0.112.1/32": "deny"})
+    if way == "by hand":
+        for net in nets.split():
+            assert listed.command("allow", "remove", net).returncode == 0
+    elif way == "file":
+        replaced(folder / "allow", "")
+    else:
+        relist(listed, f'allow = ["{folder}/allow"]\ndeny = ["{folder}/deny", "203.0.112.1"]')
+        listed.signal(signal.SIGHUP)
+    listed.until(lambda: bans(listed) == DENIED)
+
+
+def test_what_goes_from_file_or_configuration_ends_and_what_was_added_by_hand_stays(listed):
+    folder = listed.folder
+    listed.ask("deny", net="203.0.111.1")
+    listed.ask("deny", net="203.0.113.0/24")
+    listed.ask("allow", net="192.0.2.1")
+    listed.ask("unban", net=GUESSER)
+    replaced(folder / "deny", "203.0.110.1\n")
+    by_hand = {"203.0.111.1/32": "deny", "203.0.113.0/24": "deny"}
+    listed.until(lambda: bans(listed) == {**by_hand, "203.0.110.1/32": "deny", "203.0.112.1/32": "deny"})
+    relist(listed, "")
+    listed.signal(signal.SIGHUP)
+    listed.until(lambda: bans(listed) == by_hand)
+    assert listed.ask("lists")["allow"] == ["192.0.2.1/32"]
+    listed.stop()
+    listed.start()
+    assert bans(listed) == by_hand
+
+
+def test_a_list_file_with_mistakes_at_a_reload_changes_nothing(listed):
+    (listed.folder / "deny").write_text("203.0.113.0/24\n300.1.1.1\n")
+    listed.signal(signal.SIGHUP)
+    listed.until(lambda: not listed.ask("status")["configuration"]["ok"])
+    assert bans(listed) == {f"{GUESSER}/32": "brute_force"} | DENIED
+    said = [str(event["problem"]) for event in listed.events() if "problem" in event]
+    assert any(f"{listed.folder}/deny:2: expected an address" in problem for problem in said)
+
+
+def test_a_list_file_with_mistakes_or_missing_at_start_is_refused(listed):
+    listed.stop()
+    (listed.folder / "deny").write_text("300.1.1.1\nx y\n")
+    (listed.folder / "allow").unlink()
+    for command in ("run", "check"):
+        done = listed.command(command)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 3
+        assert "lists.allow[1]: expected a file that can be read" in done.stderr
+        assert f"{listed.folder}/deny:1: expected" in done.stderr
+        assert f"{listed.folder}/deny:2: expected" in done.stderr
+
+
+def test_each_entry_shows_where_it_stands(listed):
+    folder = listed.folder
+    listed.command("deny", "add", "203.0.112.1")
+    listed.command("deny", "add", "203.0.111.1")
+    shown = [line.split(maxsplit=1) for line in listed.command("deny").stdout.splitlines()]
+    assert shown == [
+        ["203.0.111.1/32", "by hand"],
+        ["203.0.112.1/32", "configuration, by hand"],
+        ["203.0.113.0/24", f"{folder}/deny"],
+    ]
+    again = json.loads(listed.command("deny", "--format", "json").stdout)
+    assert again["deny"] == [net for net, _ in shown]
+    assert [(origin["from"], origin["nets"]) for origin in again["origins"]] == [
+        ("config", ["203.0.112.1/32"]),
+        ("file", ["203.0.113.0/24"]),
+        ("hand", ["203.0.111.1/32", "203.0.112.1/32"]),
+    ]
+    (folder / "deny").unlink()
+    listed.until(lambda: "No such file" in listed.command("deny").stderr)
+
+
+def test_what_stands_elsewhere_is_not_taken_away_by_hand(listed):
+    folder = listed.folder
+    for words, place in (
+        (("allow", "remove", "192.0.2.1"), f"{folder}/allow"),
+        (("deny", "remove", "203.0.113.0/24"), f"{folder}/deny"),
+        (("deny", "remove", "203.0.112.1"), "the configuration's lists.deny"),
+        (("unban", "203.0.113.0/24"), f"{folder}/deny"),
+    ):
+        done = listed.command(*words)
+        assert done.returncode == 1, words
+        assert place in done.stderr
+    listed.ask("deny", net="203.0.112.1")
+    done = listed.command("deny", "remove", "203.0.112.1")
+    assert done.returncode == 1
+    assert "still stands in the configuration's lists.deny" in done.stderr
+    assert bans(listed) == {f"{GUESSER}/32": "brute_force"} | DENIED
+    listed.ask("deny", net="203.0.111.1")
+    assert "mailward deny remove" in listed.command("unban", "203.0.111.1").stderr
+    done = listed.command("unban", "203.0.0.0/16")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert bans(listed) == {f"{GUESSER}/32": "brute_force", "203.0.111.1/32": "deny"} | DENIED
+    assert listed.command("deny", "remove", "203.0.111.1").returncode == 0
+    assert "203.0.111.1/32" not in bans(listed)
+
+
+def test_a_long_list_is_told_in_one_line(listed):
+    (listed.folder / "deny").write_text("".join(f"203.0.113.{n}\n" for n in range(100)))
+    listed.until(lambda: len(bans(listed)) > 100)
+    assert [event["nets"] for event in events(listed, "bans of the deny list")] == [100]
+    assert len(events(listed, "ban")) == 3, "the guesser and the two of the beginning"
+
+
 def test_a_name_in_the_allow_list_stands_for_its_addresses(tmp_path):
     with Daemon(tmp_path, more='[lists]\nallow = ["localhost", "no-such-host.invalid"]') as daemon:
         assert "127.0.0.1/32" in daemon.ask("lists")["allow"]
-        assert events(daemon, "lists.allow: a name does not resolve")[0]["name"] == "no-such-host.invalid"
+        told = "lists.allow: a name does not resolve: its last addresses stay"
+        daemon.until(lambda: events(daemon, told))
+        assert events(daemon, told)[0]["name"] == "no-such-host.invalid"
+        assert "no-such-host.invalid" in daemon.command("allow").stderr
+        assert daemon.command("check").returncode == 0, "asks nobody"
+        done = daemon.command("allow", "add", "office.example.org")
+        assert done.returncode == 2
+        assert "a host name goes into lists.allow" in done.stderr

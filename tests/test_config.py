@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import os
 import string
+import time
 import tomllib
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from pydantic import BaseModel
 
 from guard.config import Config, ConfigError, FileTable, Problem, find_sources, load
 from guard.config._lines import locate
-from guard.config._values import duration
+from guard.config._list_file import _quickly
+from guard.config._values import NARROWEST, duration, net_to_deny
 from guard.model import Policy
 
 EXAMPLE = Path(__file__).parent.parent / "mailward.example.toml"
@@ -226,6 +228,10 @@ ports = []
         ("firewall.ports = [70000]", "firewall.ports[1]", "at most 65535; found 70000"),
         ("firewall.ports = []", "firewall.ports", "at least one element"),
         ('firewall.ports = "some"', "firewall.ports", "one of 'all'; found 'some'"),
+        ("firewall.ssh_ports = [0]", "firewall.ssh_ports[1]", "at least 1; found 0"),
+        ('firewall.close_sockets = "yes please"', "firewall.close_sockets", "found 'yes please'"),
+        ("rules.brute_force.prefix4 = 15", "rules.brute_force.prefix4", "at least 16; found 15"),
+        ("rules.brute_force.prefix6 = 32", "rules.brute_force.prefix6", "at least 33; found 32"),
         ("firewall.ports = 25", "firewall.ports", "a list in brackets; found 25"),
         (
             'firewall.backend = "pf"',
@@ -236,7 +242,7 @@ ports = []
         ('rules.brute_force.failures = "five"', "rules.brute_force.failures", "a whole number; found 'five'"),
         ("rules.brute_force.failures = 2.5", "rules.brute_force.failures", "a whole number; found 2.5"),
         ("rules.brute_force.prefix4 = 33", "rules.brute_force.prefix4", "at most 32; found 33"),
-        ("rules.brute_force.prefix6 = 0", "rules.brute_force.prefix6", "at least 16; found 0"),
+        ("rules.brute_force.prefix6 = 0", "rules.brute_force.prefix6", "at least 33; found 0"),
         ("rules.brute_force = 3", "rules.brute_force", "a table; found 3"),
         ("rules.brute_force.ban = -1", "rules.brute_force.ban", "a duration"),
         ("rules.brute_force.ban = inf", "rules.brute_force.ban", "a duration"),
@@ -352,12 +358,117 @@ url = "redis://:hunter2@localhost:6379/0"
     assert [(p.file, p.line, p.key) for p in found] == [
         (str(path), 6, "source[2].type"),
         (str(path), 9, "source[3].type"),
-        (str(path), 11, "firewall.backend"),
         (str(path), 13, "store.url"),
     ]
     assert all("not in this release" in p.expected for p in found)
     assert not any("hunter2" in p.expected for p in found)
     assert load(EXAMPLE).unsupported() == []
+
+
+# ------------------------------------------------------------------------------------------------ files of the lists
+
+
+def wrong(path: Path) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_a_list_takes_what_its_files_hold(write, tmp_path):
+    (tmp_path / "allow").write_bytes(
+        b"\xef\xbb\xbf# ours\r\n192.0.2.7\r\n\r\n  192.0.2.99/24 # the net\n2001:DB8:0::/32;x\n"
+        b"::ffff:198.51.100.0/120\nOffice.Example.ORG.\noffice.example.org\n192.0.2.7\n::1.2.3.4\n0.0.0.0/0"
+    )
+    (tmp_path / "deny").write_text("203.0.113.0/024\n10.0.0.0/8\n2001:db8:1::/48\n")
+    config = load(
+        write(
+            f'lists.allow = ["192.0.2.1", "{tmp_path}/allow"]\nlists.deny = ["{tmp_path}/deny", "203.0.113.0/24"]'
+        )
+    )
+    assert config.policy().allow == (
+        "192.0.2.1/32",
+        "192.0.2.7/32",
+        "192.0.2.0/24",
+        "2001:db8::/32",
+        "198.51.100.0/24",
+        "::102:304/128",
+        "0.0.0.0/0",
+    )
+    assert config.policy().deny == ("203.0.113.0/24", "10.0.0.0/8", "2001:db8:1::/48")
+    assert config.list_files["allow", f"{tmp_path}/allow"].names == ("office.example.org",)
+    assert (config.allow_names(), config.list_nets("allow")) == ((), ("192.0.2.1/32",))
+
+
+@given(
+    st.one_of(
+        st.ip_addresses().map(str),
+        st.tuples(st.ip_addresses(v=4).map(str), st.integers(-1, 34)).map(lambda t: f"{t[0]}/{t[1]}"),
+        st.tuples(st.ip_addresses(v=6).map(str), st.integers(-1, 130)).map(
+            lambda t: f"{t[0].upper()}/{t[1]}"
+        ),
+        st.from_regex(r"[0-9a-fA-F:./]{1,20}", fullmatch=True),
+    )
+)
+def test_the_quick_way_reads_as_the_slow_one(entry):
+    quick = _quickly(entry, NARROWEST)
+    if quick is not None:
+        assert quick == net_to_deny(entry)
+
+
+def test_mistakes_in_files_are_listed_with_those_of_the_configuration(write, tmp_path):
+    (tmp_path / "allow").write_text("192.0.2.7\n300.1.1.1\n# fine\n/etc/passwd\n")
+    (tmp_path / "deny").write_text("0.0.0.0/0\noffice.example.org\n")
+    path = write(
+        f'lists.deny = ["{tmp_path}/deny"]\nlists.allow = [\n"{tmp_path}/allow",\n"{tmp_path}/none"]\nlog.level = "loud"\n'
+    )
+    net = 'expected an address or a net, such as "192.0.2.7", "192.0.2.0/24" or "2001:db8::/32"'
+    host = 'or a host name, such as "office.example.org"'
+    never = "never a host name: its owner would decide who is shut out"
+    assert wrong(path) == [
+        f"{path}:4: lists.allow[2]: expected a file that can be read: '{tmp_path}/none': No such file or directory",
+        f"{path}:5: log.level: expected one of 'debug', 'info', 'warning' or 'error'; found 'loud'",
+        f"{tmp_path}/allow:2: {net}, {host}; found '300.1.1.1'",
+        f"{tmp_path}/allow:4: {net}, {host}; found '/etc/passwd'",
+        f"{tmp_path}/deny:1: expected a net of at least /8: a wider one shuts out the internet; found '0.0.0.0/0'",
+        f"{tmp_path}/deny:2: {net}; {never}; found 'office.example.org'",
+    ]
+    path.write_text(path.read_text().replace('log.level = "loud"\n', ""))
+    assert len(wrong(path)) == 5
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"192.0.2.1\n\xff\n", ":2: expected UTF-8 text"),
+        (b"x" * (16 << 20) + b"\n", "it is larger than 16 MiB"),
+        (None, "it is no regular file"),
+        (b"\n".join(b"h%d.example.org" % n for n in range(1001)), ":1001: expected at most 1000 host names"),
+    ],
+)
+def test_a_file_that_is_no_list_is_told(write, tmp_path, data, expected):
+    if data is None:
+        os.mkfifo(tmp_path / "allow")
+    else:
+        (tmp_path / "allow").write_bytes(data)
+    [problem] = wrong(write(f'lists.allow = ["{tmp_path}/allow"]'))
+    assert expected in problem
+
+
+def test_of_very_many_mistakes_the_rest_is_counted(write, tmp_path):
+    (tmp_path / "deny").write_text("a mistake\n" * 5000)
+    found = wrong(write(f'lists.deny = ["{tmp_path}/deny"]'))
+    assert len(found) == 101
+    assert found[0] == f"{tmp_path}/deny: 4900 more mistakes: is this a list of nets?"
+
+
+def test_a_hundred_thousand_nets_are_read_in_a_moment(write, tmp_path):
+    (tmp_path / "deny").write_text(
+        "".join(f"198.{n >> 8 & 255}.{n & 255}.{n >> 16} # {n}\n2001:db8:{n:x}::/48\n" for n in range(50_000))
+    )
+    path = write(f'lists.deny = ["{tmp_path}/deny"]')
+    began = time.monotonic()
+    assert len(load(path).policy().deny) == 100_000
+    assert time.monotonic() - began < 1.0
 
 
 # ------------------------------------------------------------------------------------------------ the environment
@@ -379,6 +490,15 @@ def test_the_environment_goes_before_the_file(write, monkeypatch):
     assert config.firewall.ports == "all"
     assert [source.type for source in config.source] == ["stdin"]
     assert config.log.level == "debug"
+
+
+def test_a_list_file_may_be_named_by_the_environment(write, tmp_path, monkeypatch):
+    (tmp_path / "allow").write_text("192.0.2.7")
+    monkeypatch.setenv("MAILWARD_LISTS__ALLOW", f"192.0.2.1,{tmp_path}/allow")
+    assert load(write("")).policy().allow == ("192.0.2.1/32", "192.0.2.7/32")
+    (tmp_path / "allow").unlink()
+    [problem] = wrong(write(""))
+    assert problem.startswith("environment: MAILWARD_LISTS__ALLOW: expected a file that can be read")
 
 
 def test_mistakes_in_the_environment_name_the_variable(write, monkeypatch):

@@ -12,24 +12,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import json
 import os
 import signal
 import time
 from collections.abc import Callable, Coroutine
-from http import HTTPStatus
 from typing import Final
 
-from exporters import exposition, registry_of
-from exporters.guard import GuardCollector
 from guard import http, log
-from guard.app import _place
+from guard.app import _place, _privilege
+from guard.app._closer import Closer
 from guard.app._enforcer import Enforcer
+from guard.app._intake import Intake
 from guard.app._keeper import Keeper
+from guard.app._lists import Lists
+from guard.app._lockout import Lockout
+from guard.app._names import NAME_TABLE, Names
 from guard.app._pipeline import Pipeline
 from guard.app._place import REFUSED, CannotRunError
 from guard.app._requests import REASON_TABLE, Requests
+from guard.app._routes import routes
 from guard.app._systemd import notify, watchdog_seconds
 from guard.app._view import View
 from guard.clock import Clock
@@ -38,21 +42,20 @@ from guard.control import ControlError
 from guard.control.server import ControlServer
 from guard.engine import Engine
 from guard.firewall import FirewallError
+from guard.firewall.protected import Protected
+from guard.firewall.ssh_sessions import SshSessions
 from guard.log import logger
-from guard.model import Policy
-from guard.sources import Source
+from guard.model import Action, Policy
 from guard.store import Store, StoreError, open_store
 
 __all__ = ["CannotRunError", "run"]
 
 TICK: Final = 0.25  # seconds
 CHECKPOINT: Final = 1.0
-SLICE: Final = (
-    0.2  # seconds between two checkpoints while there is so much to save that asking for it takes time
-)
+SLICE: Final = 0.2  # between two checkpoints while there is so much to save that asking for it takes time
 SLOW: Final = 0.03
-REFRESH: Final = 60.0  # own addresses, names of the allow list
-RESTART: Final = 30.0  # the longest wait before a source that failed is made again
+REFRESH: Final = 60.0  # what is protected on this host
+_OWN_TABLES: Final = (REASON_TABLE, NAME_TABLE)  # rows of the state that are not the engine's
 _AT_START_ONLY: Final = ("source", "firewall", "store", "http", "control", "limits")
 
 
@@ -62,7 +65,6 @@ class Daemon:
     def __init__(self, load: Callable[[], Config]) -> None:
         self._load = load
         self._config = self._supported()
-        self._resolved: dict[str, tuple[str, ...]] = {}
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -71,16 +73,19 @@ class Daemon:
         """Guard until SIGTERM or SIGINT.  Raises `CannotRunError` where it cannot begin."""
         config = self._config
         log.configure(config.log.format, config.log.level)
+        if os.geteuid() == 0:
+            logger().warning(
+                "this is root: CAP_NET_ADMIN is enough; see docs/security.md, or mailward run --user mailward"
+            )
         async with contextlib.AsyncExitStack() as stack:
             await self._begin(config, stack)
             self._handle_signals()
             async with asyncio.TaskGroup() as group:
                 self._tasks += [group.create_task(work) for work in self._work()]
-                self._tasks.append(group.create_task(self._sources_until_their_end()))
+                self._tasks.append(group.create_task(self._read()))
                 notify(f"READY=1\nMAINPID={os.getpid()}")
-                logger().info(
-                    "guarding", sources=[s.name for s in self._sources], firewall=self._enforcer.backend
-                )
+                sources = [source.name for source in self._intake.sources]
+                logger().info("guarding", sources=sources, firewall=self._enforcer.backend)
                 await self._stop.wait()
                 notify("STOPPING=1")
                 for task in self._tasks:
@@ -90,7 +95,10 @@ class Daemon:
     async def _begin(self, config: Config, stack: contextlib.AsyncExitStack) -> None:
         """Make every part, in the order in which they need each other."""
         tables = [t for t in config.sources() if isinstance(t, FileTable | StdinTable)]
-        firewall = _place.firewall_of(config)
+        ports = None if config.firewall.ports == "all" else config.firewall.ports
+        sessions = SshSessions(config.firewall.ssh_ports)
+        self._protected = Protected(config.lists.trusted, sessions)
+        firewall = _place.firewall_of(config, self._protected)
         if firewall.name == "none":
             logger().warning(
                 'ONLY OBSERVING: firewall.backend = "none", decisions are shown and NOBODY IS BANNED'
@@ -102,14 +110,21 @@ class Daemon:
         store = _opened(config.store.url)
         self._keeper = Keeper(store)
         stack.push_async_callback(self._keeper.close)
-        policy = await self._policy(config)
-        clock = Clock(year=None, zone=_place.local_zone(), now=time.time(), live=True)
-        self._engine = engine = Engine(policy, clock=clock, keep=True)
         state = store.load()
         reasons = {key: json.loads(text) for table, key, text in state.rows if table == REASON_TABLE}
-        engine.restore(row for row in state.rows if row[0] != REASON_TABLE)
+        self._lists = Lists(Names((key, text) for table, key, text in state.rows if table == NAME_TABLE))
+        await self._lists.begin(config)
+        policy = await self._policy(config)
+        clock = Clock(year=None, zone=_place.local_zone(), now=time.time(), live=True)
+        without = policy._replace(allow=(), deny=())  # long lists are taken once, by `_configure`
+        self._engine = engine = Engine(without, clock=clock, keep=True)
+        engine.restore(row for row in state.rows if row[0] not in _OWN_TABLES)
         self._enforcer = Enforcer(firewall, engine.stats, engine.active_bans)
-        self._pipeline = Pipeline(engine, self._enforcer.take)
+        self._pipeline = Pipeline(engine, self._enforcer.take, Lockout(engine, self._protected))
+        self._enforcer.refused = self._pipeline.take_back
+        self._closer = Closer(ports, sessions.ports)
+        if config.firewall.close_sockets and firewall.name != "none":
+            self._enforcer.confirmed = self._closer.take
         self._configure(policy)
         self._pipeline.tick(time.time())
         try:
@@ -117,28 +132,41 @@ class Daemon:
         except FirewallError as error:
             raise CannotRunError(REFUSED, str(error)) from None
         stack.push_async_callback(self._enforcer.close)
-        self._tables = tables
-        self._sources: list[Source] = [_place.source_of(table, state.positions) for table in tables]
-        self._view = View(engine, self._enforcer, self._keeper, self._sources, config.store.url)
-        self._requests = Requests(self._pipeline, self._enforcer, self._view, reasons)
+        self._intake = Intake(tables, state.positions, self._pipeline)
+        self._view = View(engine, self._enforcer, self._keeper, self._intake.sources, config.store.url)
+        self._requests = Requests(
+            self._pipeline, self._enforcer, self._view, reasons, self._lists, self._reassert
+        )
         stack.callback(self._checkpoint)
         control = ControlServer(config.control.socket, self._requests.handle)
         await control.open()
         stack.push_async_callback(control.close)
         if config.http.listen:
-            server = await http.listen(config.http.listen, self._routes())
+            server = await http.listen(config.http.listen, routes(engine.stats, self._view))
             stack.callback(server.close)
 
     # -- configuration ---------------------------------------------------------------------------------------------
 
     async def _policy(self, config: Config) -> Policy:
-        policy = config.policy(_place.own(), self._secret)
-        names = config.allow_names()
-        return policy._replace(allow=policy.allow + await _place.resolved(names, self._resolved))
+        await asyncio.to_thread(self._protected.look)
+        return self._lists.apply(config.policy(self._protected.host(), self._secret))
 
     def _configure(self, policy: Policy) -> None:
         self._policy_now = policy
-        self._pipeline.act(self._engine.configure(policy, time.time()))
+        self._protected.trust(policy.trusted)
+        self._reassert()
+        self._pipeline.act(self._pipeline.lockout.review())
+
+    def _reassert(self) -> list[Action]:
+        """Have what the lists say in force; return what that changes."""
+        actions = self._engine.configure(self._policy_now, time.time())
+        self._pipeline.act(actions)
+        return actions
+
+    def _relist(self) -> None:
+        policy = self._lists.apply(self._policy_now)
+        if policy != self._policy_now:
+            self._configure(policy)
 
     async def _reloads(self) -> None:
         """Take the configuration anew at each SIGHUP; one with mistakes is told and not taken."""
@@ -147,7 +175,7 @@ class Daemon:
             self._reload.clear()
             notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
-                config = self._supported()
+                config = await asyncio.to_thread(self._supported)  # long lists take their time
             except ConfigError as error:
                 self._view.reload_ok = False
                 for problem in error.problems:
@@ -167,6 +195,7 @@ class Daemon:
         later = [name for name in _AT_START_ONLY if getattr(config, name) != getattr(self._config, name)]
         self._config = config
         log.configure(config.log.format, config.log.level)
+        self._lists.take(config)
         self._configure(await self._policy(config))
         self._view.reloaded, self._view.reload_ok = time.time(), True
         logger().info("the configuration is taken", file=config.file)
@@ -174,33 +203,39 @@ class Daemon:
             logger().warning("a change in these tables takes effect at the next start", tables=later)
 
     async def _refresh(self) -> None:
-        """Keep up with this host's own addresses and the names of the allow list."""
+        """Keep up with what is protected on this host."""
         while True:
             await asyncio.sleep(REFRESH)
             self._requests.prune()
-            try:
-                policy = await self._policy(self._config)
-            except OSError as error:
-                logger().warning("this host's own addresses are not told", reason=str(error))
-                continue
+            policy = await self._policy(self._config)
             if policy != self._policy_now:
                 self._configure(policy)
+            self._pipeline.act(self._pipeline.lockout.deny_again())
 
     # -- work ------------------------------------------------------------------------------------------------------
 
     def _work(self) -> list[Coroutine[None, None, None]]:
         work = [self._pipeline.consume(), self._enforcer.run(), self._enforcer.watch(), self._keeper.run()]
-        return [*work, self._ticks(), self._checkpoints(), self._reloads(), self._refresh()]
+        work += [self._ticks(), self._heartbeat(), self._checkpoints(), self._reloads(), self._refresh()]
+        if self._config.firewall.close_sockets and self._enforcer.backend != "none":
+            work.append(self._closer.run())
+        return [*work, self._lists.run(self._relist)]
 
     async def _ticks(self) -> None:
-        beat = watchdog_seconds()
-        last = 0.0
         while True:
             self._pipeline.tick(time.time())
-            if beat and time.monotonic() - last >= beat:
-                last = time.monotonic()
-                notify("WATCHDOG=1")
             await asyncio.sleep(TICK)
+
+    async def _heartbeat(self) -> None:
+        """Tell systemd that the loop turns and the firewall's thread answers; a thread that hangs ends the beat.
+
+        The store's thread has no say: a disk that hangs would keep the next start from its state as well.
+        """
+        pause = watchdog_seconds()
+        while pause:
+            await self._enforcer.answer()
+            notify("WATCHDOG=1")
+            await asyncio.sleep(pause)
 
     async def _checkpoints(self) -> None:
         pause = CHECKPOINT
@@ -216,34 +251,15 @@ class Daemon:
 
     def _checkpoint(self) -> None:
         checkpoint = self._pipeline.checkpoint()
-        checkpoint.rows.extend(self._requests.unsaved)
-        self._requests.unsaved.clear()
+        for unsaved in (self._requests.unsaved, self._lists.names.unsaved):
+            checkpoint.rows.extend(unsaved)
+            unsaved.clear()
         self._keeper.take(checkpoint)
 
-    async def _sources_until_their_end(self) -> None:
-        """Read every source; when all have ended (standard input can) and are processed, stop."""
-        async with asyncio.TaskGroup() as group:
-            for n in range(len(self._sources)):
-                group.create_task(self._read(n))
-        await self._pipeline.queue.join()
-        logger().warning("every source has ended")
+    async def _read(self) -> None:
+        """Read the sources; when all have ended, stop."""
+        await self._intake.run()
         self._stop.set()
-
-    async def _read(self, n: int) -> None:
-        """Read one source to its end; one that fails is told, and made again where it stopped."""
-        pause = 1.0
-        while True:
-            began = time.monotonic()
-            try:
-                await self._sources[n].run(self._pipeline.queue.put)
-            except Exception as error:  # noqa: BLE001 - one source must not end the others
-                logger().exception("a source failed", source=self._sources[n].name, error=str(error))
-            else:
-                return
-            pause = 1.0 if time.monotonic() - began > RESTART else min(pause * 2, RESTART)
-            await asyncio.sleep(pause)
-            await self._pipeline.queue.join()  # what is under way belongs to the positions
-            self._sources[n] = _place.source_of(self._tables[n], self._pipeline.positions())
 
     # -- the world -------------------------------------------------------------------------------------------------
 
@@ -252,22 +268,6 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-
-    def _routes(self) -> dict[str, http.Route]:
-        registry = registry_of(GuardCollector(self._engine.stats, self._view.snapshot))
-
-        def metrics(headers: http.Headers) -> http.Answer:
-            return http.Answer(*exposition(registry, headers.get("accept", "")))
-
-        def healthy(_: http.Headers) -> http.Answer:
-            return http.Answer(b"ok\n")
-
-        def ready(_: http.Headers) -> http.Answer:
-            is_ready, parts = self._view.ready()
-            status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
-            return http.Answer(json.dumps(parts).encode() + b"\n", "application/json", status)
-
-        return {"/metrics": metrics, "/healthz": healthy, "/readyz": ready}
 
 
 def _opened(url: str) -> Store:
@@ -280,8 +280,15 @@ def _opened(url: str) -> Store:
     return store
 
 
-def run(load: Callable[[], Config]) -> None:
-    """Guard this host until a signal says otherwise.  Raises `CannotRunError`, and `ConfigError` from `load`."""
+def run(load: Callable[[], Config], user: str | None = None) -> None:
+    """Guard this host, as `user` where one is named, until a signal says otherwise.
+
+    Raises `CannotRunError`, and `ConfigError` from `load`.
+    """
+    if user is not None:
+        config = load()  # read again as that user: what it cannot read now, it could not at a reload
+        _privilege.become(user, _place.folders(config), config.firewall.backend)
+    faulthandler.enable()  # the watchdog ends a hang by SIGABRT: the log then says where it hung
     # The engine makes no cycles; a full collection over a million entries would hold up the loop for a second.
     gc.set_threshold(50_000, 20, 1000)
     try:

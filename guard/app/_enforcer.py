@@ -41,6 +41,8 @@ class Enforcer:
         self._waiting: list[asyncio.Future[dict[str, str]]] = []
         self._held: set[str] = set()  # what the kernel holds, as far as we know
         self._objected: set[str] = set()  # nets that the firewall refuses: said once
+        self.refused: Callable[[Sequence[Refused]], None] = lambda _: None  # told what was refused
+        self.confirmed: Callable[[Sequence[Ban]], None] = lambda _: None  # told what the kernel holds now
 
     @property
     def up(self) -> bool:
@@ -75,6 +77,10 @@ class Enforcer:
         self._waiting.append(waiting)
         self._ready.set()
         return await waiting
+
+    async def answer(self) -> None:
+        """Wait until the firewall's thread has done what it is at."""
+        await self._in_thread(lambda: None)
 
     async def open(self) -> None:
         """Open the firewall, assert every active ban and do what else is left.  Raises FirewallError."""
@@ -148,6 +154,7 @@ class Enforcer:
                 if timed:
                     self._stats.enforcement_seconds.observe(done - decided)
         self._object(refused)
+        self.confirmed([act for act, _ in todo.values() if isinstance(act, Ban) and act.net not in reasons])
         return reasons
 
     def _object(self, refused: Sequence[Refused]) -> None:
@@ -156,6 +163,8 @@ class Enforcer:
                 self._objected.add(refusal.action.net)
                 what = "ban" if isinstance(refusal.action, Ban) else "unban"
                 logger().error("not enforced", action=what, net=refusal.action.net, reason=refusal.reason)
+        if refused:
+            self.refused(refused)
 
     async def _recover(self, trouble: str) -> None:
         """Try until the firewall is open again; `open` asserts what the engine wants then."""

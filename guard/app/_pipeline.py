@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from guard.app._lockout import Lockout
 from guard.engine import Engine
+from guard.firewall import Refused
 from guard.log import logger
 from guard.model import Action, Ban
 from guard.report import finding_values
@@ -19,6 +21,7 @@ from guard.sources import Chunk, Position
 
 CHUNKS: Final = 16  # that wait for the engine: a full queue slows the sources down
 QUIET: Final = 60.0  # seconds without an outage's line after which it is over
+TOLD: Final = 20  # actions of one list or cause at once that are told one by one
 _HISTORY: Final = 100_000
 
 
@@ -31,10 +34,11 @@ class Checkpoint(NamedTuple):
 
 
 class Pipeline:
-    """Feeds the engine; `enforce` takes its decisions."""
+    """Feeds the engine; `enforce` takes its decisions, as far as `lockout` admits them."""
 
-    def __init__(self, engine: Engine, enforce: Callable[[Sequence[Action]], None]) -> None:
+    def __init__(self, engine: Engine, enforce: Callable[[Sequence[Action]], None], lockout: Lockout) -> None:
         self.engine = engine
+        self.lockout = lockout
         self.queue: asyncio.Queue[Chunk] = asyncio.Queue(CHUNKS)
         self.fresh = (
             asyncio.Event()
@@ -80,13 +84,18 @@ class Pipeline:
     def act(self, actions: Sequence[Action]) -> None:
         """Have decisions enforced, told and remembered."""
         if actions:
-            self._enforce(actions)
-            for action in actions:
-                _tell(action)
+            actions, taken_back = self.lockout.admit(actions)
+            self._enforce([*actions, *taken_back])
+            _tell_all(actions)
             if len(self._actions) < _HISTORY:
                 self._actions += actions
         for finding in self.engine.take_findings():
             logger().error("finding", **finding_values(finding))
+        self.lockout.tell_spared()
+
+    def take_back(self, refused: Sequence[Refused]) -> None:
+        """Take what the firewall has refused: what it refuses for good is wanted no more."""
+        self._enforce(self.lockout.refused(refused))
 
     def tick(self, now: float) -> None:
         """Let time pass in the engine; tell when an outage of the password database begins and ends."""
@@ -124,6 +133,24 @@ class Pipeline:
             for stream, position in self._positions.items()
             if position is not None
         }
+
+
+def _tell_all(actions: Sequence[Action]) -> None:
+    """Tell each action; what a long list brings with it or takes away in one line."""
+    listed: dict[tuple[str, str], list[Action]] = {}
+    for action in actions:
+        if isinstance(action, Ban):
+            if action.rule == "deny":
+                listed.setdefault(("bans of the deny list", action.rule), []).append(action)
+        elif action.cause != "expired":
+            listed.setdefault(("unbans", action.cause), []).append(action)
+    many = {key: of_one for key, of_one in listed.items() if len(of_one) > TOLD}
+    told = {id(action) for of_one in many.values() for action in of_one}
+    for action in actions:
+        if id(action) not in told:
+            _tell(action)
+    for (event, cause), of_one in many.items():
+        logger().warning(event, nets=len(of_one), cause=cause)
 
 
 def _tell(action: Action) -> None:

@@ -1,13 +1,10 @@
-"""What the daemon takes from the host before it begins: its lock, its key, its own addresses, its firewall's right."""
+"""What the daemon takes from the host before it begins: its lock, its key, its firewall's right."""
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 import secrets
-import socket
-from collections.abc import Sequence
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Final
@@ -15,8 +12,8 @@ from zoneinfo import ZoneInfo
 
 from guard.config import Config, FileTable, StdinTable
 from guard.firewall import Firewall
-from guard.firewall.own_addresses import own_addresses
 from guard.firewall.permission import missing_capability
+from guard.firewall.protected import Protected
 from guard.log import logger
 from guard.sources import Source
 from guard.sources.file import FileSource
@@ -36,6 +33,14 @@ class CannotRunError(Exception):
         self.status = status
 
 
+def folders(config: Config) -> list[tuple[Path, int]]:
+    """Return the folders that the daemon writes to, each with its mode."""
+    found = [(Path(config.control.socket).parent, 0o755)]
+    if config.store.url.startswith(_SQLITE):
+        found.append((Path(config.store.url.removeprefix(_SQLITE)).parent, 0o700))
+    return found
+
+
 def lock(url: str) -> int | None:
     """Take the state's lock and return its descriptor; None where there is no state.  The kernel drops it with us."""
     if not url.startswith(_SQLITE):
@@ -46,7 +51,8 @@ def lock(url: str) -> int | None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise CannotRunError(
-            REFUSED, f"store.url: {path.parent}: {error.strerror}; use root, or another path"
+            REFUSED,
+            f"store.url: {path.parent}: {error.strerror}; give it to the user that runs mailward, or set another path",
         ) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -84,22 +90,29 @@ def secret_of(url: str) -> bytes:
     return key
 
 
-def firewall_of(config: Config) -> Firewall:
+def firewall_of(config: Config, protected: Protected) -> Firewall:
     """Return the backend, not yet open.  Raises `CannotRunError` with the capability that is missing."""
     table = config.firewall
-    trusted = tuple(config.lists.trusted)
     if table.backend == "none":
         from guard.firewall.dry_run import DryRunFirewall  # noqa: PLC0415 - the one or the other
 
-        return DryRunFirewall(trusted)
-    missing = missing_capability()
+        return DryRunFirewall(protected)
+    missing = missing_capability(table.backend)
     if missing is not None:
         raise CannotRunError(REFUSED, f'{missing}; or set firewall.backend = "none" to observe only')
+    ports = None if table.ports == "all" else table.ports
+    if table.backend == "iptables":
+        from guard.firewall.iptables import IptablesFirewall  # noqa: PLC0415 - as above
+
+        logger().warning(
+            'firewall.backend = "iptables": nftables is the better choice where the host has it: '
+            "no process a batch, one transaction, bans of any length, and CAP_NET_ADMIN alone"
+        )
+        return IptablesFirewall(ports, protected)
     from guard.firewall.nftables import NftablesFirewall  # noqa: PLC0415 - as above
 
     rule = config.rules.brute_force
-    ports = None if table.ports == "all" else table.ports
-    return NftablesFirewall(ports, rule.prefix4, rule.prefix6, trusted)
+    return NftablesFirewall(ports, rule.prefix4, rule.prefix6, protected)
 
 
 def source_of(table: FileTable | StdinTable, positions: dict[str, str]) -> Source:
@@ -123,28 +136,3 @@ def local_zone() -> tzinfo:
             return ZoneInfo.from_file(file, key="local")
     except (OSError, ValueError, KeyError):
         return UTC
-
-
-def own() -> tuple[str, ...]:
-    """Return this host's own addresses as nets."""
-    return tuple(sorted(f"{address}/{address.max_prefixlen}" for address in own_addresses()))
-
-
-async def resolved(names: Sequence[str], known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the addresses of host names as nets; a name that does not resolve now keeps what it last had.
-
-    `known` holds the last answers.  getaddrinfo(3) tells no TTL, so the caller asks again every minute.
-    """
-    loop = asyncio.get_running_loop()
-    for name in names:
-        try:
-            async with asyncio.timeout(10):
-                found = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-        except (OSError, TimeoutError) as error:
-            logger().warning(
-                "lists.allow: a name does not resolve", name=name, reason=str(error) or "timeout"
-            )
-            continue
-        addresses = {str(entry[4][0]).partition("%")[0] for entry in found}
-        known[name] = tuple(sorted(f"{a}/{128 if ':' in a else 32}" for a in addresses))
-    return tuple(net for name in names for net in known.get(name, ()))

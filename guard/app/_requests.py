@@ -9,12 +9,14 @@ import json
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from guard import addresses
 from guard.app._enforcer import Enforcer
+from guard.app._lists import Lists
 from guard.app._pipeline import Pipeline
 from guard.app._view import View
+from guard.config import LISTS, ListKey
 from guard.control import ControlError
 from guard.log import logger
 from guard.model import Action, Ban, readable
@@ -32,15 +34,28 @@ Request = dict[str, Any]
 
 
 class Requests:
-    """Answers requests.  `reasons` are what administrators gave with a ban, by net; `unsaved` goes to the checkpoint."""
+    """Answers requests.  `reasons` are what administrators gave with a ban, by net; `unsaved` goes to the checkpoint.
 
-    def __init__(self, pipeline: Pipeline, enforcer: Enforcer, view: View, reasons: dict[str, str]) -> None:
+    `lists` is what stands in configuration and files; `reassert` has the lists in force again.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        enforcer: Enforcer,
+        view: View,
+        reasons: dict[str, str],
+        lists: Lists,
+        reassert: Callable[[], list[Action]],
+    ) -> None:
         self.unsaved: list[tuple[str, str, str | None]] = []
         self._pipeline = pipeline
         self._engine = pipeline.engine
         self._enforcer = enforcer
         self._view = view
         self._reasons = reasons
+        self._configured = lists
+        self._reassert = reassert
         self._table: dict[str, Callable[[Request], Awaitable[object]]] = {
             "status": self._status,
             "report": self._report,
@@ -94,6 +109,7 @@ class Requests:
         if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
             raise ControlError(_WRONG, "seconds: expected a number above 0, or null for a ban without end")
         length = math.inf if seconds is None else float(seconds)
+        self._may_be_banned(net)
         try:
             actions = self._engine.ban(net, length, time.time(), force=bool(request.get("force")))
         except ValueError as error:
@@ -107,17 +123,33 @@ class Requests:
 
     async def _unban(self, request: Request) -> object:
         net = _net(request)
+        denied = set(self._engine.lists()["deny"])
+        if net in denied:
+            place = self._place_of(net, "deny")
+            remedy = f"{place}: take it away there" if place else "the entries by hand: mailward deny remove"
+            raise ControlError(_NOT_SO, f"{net} is on the deny list, in {remedy}")
         actions = self._engine.unban(net, time.time())
         if not actions:
             raise ControlError(_NOT_SO, f"{net} is not banned, and nothing inside it is")
         self._pipeline.act(actions)
+        if any(action.net in denied for action in actions):  # a wider net was named: the list stands
+            back = {action.net for action in self._reassert()}
+            actions = [action for action in actions if action.net not in back]
         return await self._done(actions)
 
     async def _lists(self, _: Request) -> object:
-        return {"schema": "mailward.lists/1", **self._engine.lists()}
+        hand = self._engine.by_hand()
+        origins = {f"{key}_origins": self._configured.origins(key, hand[key]) for key in LISTS}
+        return {"schema": "mailward.lists/1", **self._engine.lists(), **origins}
 
     async def _allow(self, request: Request) -> object:
-        actions = self._engine.allow(_net(request), time.time())
+        try:
+            net = _net(request)
+        except ControlError as error:
+            raise ControlError(
+                _WRONG, f"{error}; a host name goes into lists.allow or one of its files"
+            ) from None
+        actions = self._engine.allow(net, time.time())
         self._pipeline.act(actions)
         return await self._done(actions)
 
@@ -125,11 +157,15 @@ class Requests:
         net = _net(request)
         if not self._engine.disallow(net):
             raise ControlError(_NOT_SO, self._not_there(net, "allow"))
-        return await self._done([])
+        actions = self._reassert()  # a deny entry that it kept out comes into force
+        self._still_there(net, "allow")
+        return await self._done(actions)
 
     async def _deny(self, request: Request) -> object:
+        net = _net(request)
+        self._may_be_banned(net)
         try:
-            actions = self._engine.deny(_net(request), time.time(), force=bool(request.get("force")))
+            actions = self._engine.deny(net, time.time(), force=bool(request.get("force")))
         except ValueError as error:
             raise ControlError(_NOT_SO, str(error)) from None
         self._pipeline.act(actions)
@@ -137,10 +173,11 @@ class Requests:
 
     async def _undeny(self, request: Request) -> object:
         net = _net(request)
-        actions = self._engine.undeny(net, time.time())
-        if not actions:
+        if net not in self._engine.by_hand()["deny"]:
             raise ControlError(_NOT_SO, self._not_there(net, "deny"))
+        actions = self._engine.undeny(net, time.time())
         self._pipeline.act(actions)
+        self._still_there(net, "deny")
         return await self._done(actions)
 
     async def _explain(self, request: Request) -> object:
@@ -177,10 +214,28 @@ class Requests:
                 del self._reasons[net]
                 self.unsaved.append((REASON_TABLE, net, None))
 
-    def _not_there(self, net: str, name: str) -> str:
-        if net in self._engine.lists()[name]:
-            return f"{net} stands in the configuration's lists.{name}: take it away there"
-        return f"{net} is not in the {name} list"
+    def _may_be_banned(self, net: str) -> None:
+        objection = self._pipeline.lockout.objection(net)
+        if objection is not None:
+            raise ControlError(_NOT_SO, objection)
+
+    def _not_there(self, net: str, key: ListKey) -> str:
+        place = self._place_of(net, key)
+        return f"{net} stands in {place}: take it away there" if place else f"{net} is not in the {key} list"
+
+    def _still_there(self, net: str, key: ListKey) -> None:
+        place = self._place_of(net, key)
+        if place:
+            text = f"{net} is taken from the {key} list's entries by hand, and still stands in {place}"
+            raise ControlError(_NOT_SO, text)
+
+    def _place_of(self, net: str, key: ListKey) -> str:
+        """Return where a net stands other than by hand, in words; "" where it does not."""
+        for origin in self._configured.origins(key, []):
+            if net in cast("list[str]", origin["nets"]):
+                place = str(origin["file"] or f"the configuration's lists.{key}")
+                return f"{place} as {origin['name']}" if origin["name"] else place
+        return ""
 
 
 def _net(request: Request) -> str:

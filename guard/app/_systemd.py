@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from typing import Final
+
+PATIENCE: Final = 0.5  # seconds to wait where the service manager has not read what was said before
 
 
 def notify(text: str) -> None:
@@ -14,7 +17,7 @@ def notify(text: str) -> None:
         return
     address = "\0" + path[1:] if path.startswith("@") else path  # "@": the abstract namespace, unix(7)
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
-        connection.setblocking(False)
+        connection.settimeout(PATIENCE)
         connection.sendto(text.encode(), address)
 
 

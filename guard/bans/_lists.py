@@ -14,21 +14,25 @@ OWN: Final = 2
 ALLOWED: Final = 3
 
 _ROLES: Final = 1 << 17
-# Wider than this needs --force by hand.
-_WIDEST4: Final = 8
-_WIDEST6: Final = 32
+_SPLIT: Final = 1000
+# Fewer bits than this need --force by hand: IPv4 nets wider than /8, IPv6 nets of /32 and wider.
+_NARROW4: Final = 8
+_NARROW6: Final = 33
 
 
 class Lists:
     """Knows what an address is; knows of no ban."""
 
-    __slots__ = ("_allowed", "_lists", "_own", "_policy", "_roles", "_trusted", "epoch")
+    __slots__ = ("_allowed", "_lists", "_own", "_policy", "_roles", "_split", "_trusted", "epoch")
 
     def __init__(self, policy: Policy) -> None:
         self.epoch = 0  # of the lists: what was found of an address under an older one is void
         self._allowed = self._trusted = self._own = NetSet()
         self._lists: tuple[tuple[str, ...], ...] = ()  # that the three were made of
         self._roles: dict[str, tuple[int, str]] = {}
+        self._split: set[str] = (
+            set()
+        )  # nets whose addresses stand for themselves, whatever the width of a ban
         self.reconfigure(policy, policy.allow)
 
     def reconfigure(self, policy: Policy, allow: tuple[str, ...]) -> None:
@@ -60,7 +64,7 @@ class Lists:
     def role(self, ip: str) -> tuple[int, str]:
         """Return what an address is (CLIENT, TRUSTED, OWN, ALLOWED) and the net that stands for it in counts and bans.
 
-        If the widened net holds an allowed, trusted or own address, the address stands for itself.
+        If the widened net holds an allowed, trusted or own address, or was split, the address stands for itself.
         """
         known = self._roles.get(ip)
         if known is not None:
@@ -77,7 +81,8 @@ class Lists:
         net = addresses.widen(ip, self._policy.prefix4, self._policy.prefix6)
         width, whole = (self._policy.prefix6, 128) if ":" in ip else (self._policy.prefix4, 32)
         if width != whole and (
-            self._trusted.touches_near(ip, value, width)
+            net in self._split
+            or self._trusted.touches_near(ip, value, width)
             or self._allowed.touches_near(ip, value, width)
             or self._own.touches_near(ip, value, width)
         ):
@@ -87,21 +92,29 @@ class Lists:
         self._roles[ip] = (role, net)
         return role, net
 
+    def split(self, net: str) -> None:
+        """Have the addresses of a net that a rule may not ban stand for themselves: one of them is somebody else."""
+        if net not in self._split:
+            if len(self._split) >= _SPLIT:
+                self._split.clear()
+            self._split.add(net)
+            self._roles.clear()
+            self.epoch += 1
+
     def allows(self, net: str) -> bool:
         """Whether the allow list has an address in common with `net`."""
         return self._allowed.touches(net)
 
     def refusal(self, net: str, *, force: bool) -> str | None:
-        """Return why a net may not be banned, or None."""
+        """Return why a net may not be banned, or None.  `force` opens the width and nothing else."""
         start, prefix = addresses.parts(net)
         v6 = ":" in net
         if self._own.touches_near(net, start, prefix) or (start == 1 if v6 else start >> 24 == 127):
             return f"{net} holds an address of this host"
-        if not force and self._trusted.touches_near(net, start, prefix):
-            return f"{net} touches lists.trusted: use --force if you mean it"
+        if self._trusted.touches_near(net, start, prefix):
+            return f"{net} touches lists.trusted: take it out of that list first"
         if self._allowed.touches_near(net, start, prefix):
             return f"{net} holds an address of the allow list: remove that entry first"
-        widest = _WIDEST6 if v6 else _WIDEST4
-        if prefix < widest and not force:
-            return f"{net} is wider than /{widest}: use --force if you mean it"
+        if prefix < (_NARROW6 if v6 else _NARROW4) and not force:
+            return f"{net} is {'/32 or wider' if v6 else 'wider than /8'}: use --force if you mean it"
         return None

@@ -71,7 +71,7 @@ def ban(
         net: An address or a net in CIDR notation.
         length: How long: 90s, 10m, 2h, 7d, or forever.
         reason: Why, for the next administrator; shown by mailward bans.
-        force: Ban also what touches lists.trusted or is wider than /8 (IPv6: /32).
+        force: Ban also what is wider than /8 (IPv6: /32 or wider); what is never banned stays so.
         config: The daemon's configuration, for its socket.
     """
     seconds = None if length in {"forever", "inf"} else _seconds(length)

@@ -9,14 +9,16 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pydantic import PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from guard.config._lines import KeyPath, locate
+from guard.config._list_file import Key, ListFile, read_list, stamp_of
 from guard.config._problems import (
     ENVIRONMENT,
     ConfigError,
@@ -43,9 +45,27 @@ from guard.config._settings import (
     StoreTable,
     named,
 )
+from guard.config._values import is_name, is_net, is_path
 from guard.model import Policy
 
-__all__ = ["AnySource", "Config", "ConfigError", "FileTable", "Problem", "StdinTable", "find_sources", "load"]
+__all__ = [
+    "LISTS",
+    "AnySource",
+    "Config",
+    "ConfigError",
+    "FileTable",
+    "ListFile",
+    "ListKey",
+    "Problem",
+    "StdinTable",
+    "find_sources",
+    "load",
+    "read_list",
+    "stamp_of",
+]
+
+ListKey = Key
+LISTS: Final[tuple[Key, ...]] = get_args(Key)
 
 DEFAULT_PATH: Final = Path("/etc/mailward/mailward.toml")
 PREFIX: Final = "MAILWARD_"
@@ -88,6 +108,7 @@ class Config(BaseSettings):
     log: Log = Log()
     _file: str = PrivateAttr("")
     _lines: dict[KeyPath, int] = PrivateAttr(default_factory=dict)
+    _list_files: dict[tuple[Key, str], ListFile] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def settings_customise_sources(
@@ -106,6 +127,11 @@ class Config(BaseSettings):
         """The path of the file that was read; "" where there was none."""
         return self._file
 
+    @property
+    def list_files(self) -> Mapping[tuple[Key, str], ListFile]:
+        """The files that the lists name, as they were read: (`allow` or `deny`, path) -> content."""
+        return self._list_files
+
     def policy(self, own: Sequence[str] = (), secret: bytes = b"") -> Policy:
         """Return what the engine is told.  `own`: this host's addresses; host names of `lists.allow` are left out."""
         rule, around = self.rules.brute_force, self.rules.bad_neighbourhood
@@ -122,8 +148,8 @@ class Config(BaseSettings):
             neighbourhood_window=around.window,
             neighbourhood_prefix4=tuple(around.prefix4),
             neighbourhood_prefix6=tuple(around.prefix6),
-            allow=tuple(entry for entry in self.lists.allow if "/" in entry),
-            deny=tuple(self.lists.deny),
+            allow=self._with_files("allow"),
+            deny=self._with_files("deny"),
             trusted=tuple(self.lists.trusted),
             own=tuple(own),
             max_addresses=self.limits.addresses,
@@ -132,9 +158,17 @@ class Config(BaseSettings):
             secret=secret,
         )
 
+    def _with_files(self, key: Key) -> tuple[str, ...]:
+        files = (file.nets for (of, _), file in self._list_files.items() if of == key)
+        return tuple(dict.fromkeys(chain(self.list_nets(key), *files)))
+
+    def list_nets(self, key: Key) -> tuple[str, ...]:
+        """Return the nets of `lists.<key>`, without those in its files."""
+        return tuple(filter(is_net, getattr(self.lists, key)))
+
     def allow_names(self) -> tuple[str, ...]:
-        """Return the host names of `lists.allow`: whoever runs resolves them."""
-        return tuple(entry for entry in self.lists.allow if "/" not in entry)
+        """Return the host names of `lists.allow`, without those in its files: whoever runs resolves them."""
+        return tuple(filter(is_name, self.lists.allow))
 
     def sources(self, root: str = "/") -> list[AnySource]:
         """Return the configured sources, or what `find_sources` finds.  Raises `ConfigError` where that is nothing."""
@@ -149,10 +183,6 @@ class Config(BaseSettings):
             for number, source in enumerate(self.source)
             if not isinstance(source, FileTable | StdinTable)
         ]
-        if self.firewall.backend == "iptables":
-            found.append(
-                self._problem(("firewall", "backend"), '"iptables" is not in this release; expected nftables')
-            )
         if self.store.url.startswith("redis"):
             found.append(
                 self._problem(("store", "url"), "redis is not in this release; expected sqlite:///PATH")
@@ -190,13 +220,38 @@ def load(path: str | Path | None = None) -> Config:
     except ValidationError as error:
         problems += [_place(real_path(e["loc"]), expectation(e, Config), file, lines) for e in error.errors()]
         problems += _twice(data.get("source"), file, lines)
+        problems += _list_files(data.get("lists"), file, lines)[1]
         raise ConfigError(problems) from None
     problems += [_place((key,), "no such key", file, lines) for key in data if key.startswith("_")]
     problems += _twice(data.get("source"), file, lines)
+    list_files, wrong = _list_files(config.lists.model_dump(), file, lines)
+    problems += wrong
     if problems:
         raise ConfigError(problems)
-    config._file, config._lines = file, lines  # noqa: SLF001 - the only maker of a Config
+    config._file, config._lines, config._list_files = file, lines, list_files  # noqa: SLF001 - the only maker of a Config
     return config
+
+
+def _list_files(
+    lists: object, file: str, lines: Mapping[KeyPath, int]
+) -> tuple[dict[tuple[Key, str], ListFile], list[Problem]]:
+    """Read the files that a table [lists] names; it may be of any form where it has mistakes itself."""
+    found: dict[tuple[Key, str], ListFile] = {}
+    problems: list[Problem] = []
+    for key in LISTS:
+        entries = lists.get(key) if isinstance(lists, dict) else None
+        for number, entry in enumerate(entries if isinstance(entries, list) else []):
+            if not (isinstance(entry, str) and is_path(entry)) or (key, entry) in found:
+                continue
+            try:
+                found[key, entry] = read_list(entry, key)
+            except ConfigError as error:
+                problems += error.problems
+            except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+                why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+                text = f"expected a file that can be read: {entry!r}: {why}"
+                problems.append(_place(("lists", key, number), text, file, lines))
+    return found, problems
 
 
 def _read(file: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:

@@ -30,10 +30,11 @@ class Problem(NamedTuple):
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; `problems` are all its mistakes, in the order of their lines."""
+    """The configuration cannot be used; `problems` are all its mistakes, file by file, in the order of their lines."""
 
     def __init__(self, problems: list[Problem]) -> None:
-        self.problems = sorted(problems, key=lambda p: (p.file == ENVIRONMENT, p.line))
+        files = list(dict.fromkeys(problem.file for problem in problems))  # as they were read
+        self.problems = sorted(problems, key=lambda p: (p.file == ENVIRONMENT, files.index(p.file), p.line))
         super().__init__("\n".join(map(str, self.problems)))
 
 

@@ -14,14 +14,15 @@ from guard.config._values import (
     Listen,
     Members,
     Net,
-    NetOrHost,
-    NetToDeny,
+    Port,
     Ports,
     Prefix4,
     Prefix6,
     SourceName,
     StoreUrl,
     Text,
+    ToAllow,
+    ToDeny,
 )
 from guard.model import TRUSTED, Policy
 
@@ -150,10 +151,10 @@ class Rules(Table):
 
 
 class Lists(Table):
-    """[lists]."""
+    """[lists].  An entry of `allow` and `deny` that begins with a slash is a file of more of them."""
 
-    allow: list[NetOrHost] = []
-    deny: list[NetToDeny] = []
+    allow: list[ToAllow] = []
+    deny: list[ToDeny] = []
     trusted: list[Net] = list(TRUSTED)
 
 
@@ -170,6 +171,8 @@ class Firewall(Table):
 
     backend: Literal["nftables", "iptables", "none"] = "nftables"
     ports: Ports = [25, 80, 110, 143, 443, 465, 587, 993, 995, 4190]
+    ssh_ports: list[Port] = [22]
+    close_sockets: bool = True
 
 
 class StoreTable(Table):

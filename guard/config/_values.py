@@ -50,8 +50,12 @@ def net(value: object) -> str:
 
 
 def net_to_deny(value: object) -> str:
-    """Return a net that may be shut out as a whole."""
-    canonical = net(value)
+    """Return a net that may be shut out as a whole; no host name, whose owner would decide who is shut out."""
+    try:
+        canonical = net(value)
+    except ValueError as error:
+        never = "" if _host(value) is None else "; never a host name: its owner would decide who is shut out"
+        raise ValueError(f"{error}{never}") from None
     version = 6 if ":" in canonical else 4
     if int(canonical.rpartition("/")[2]) < NARROWEST[version]:
         raise ValueError(f"a net of at least /{NARROWEST[version]}: a wider one shuts out the internet")
@@ -59,15 +63,47 @@ def net_to_deny(value: object) -> str:
 
 
 def net_or_host(value: object) -> str:
-    """Return a net as canonical CIDR, or a host name in lower case; only nets hold a slash."""
-    if isinstance(value, str) and "/" not in value and ":" not in value:
-        name = value.strip().rstrip(".").lower()
-        if HOST.fullmatch(name) and len(name) <= 253 and re.search(r"[a-z]", name.rpartition(".")[2]):
-            return name
+    """Return a net as canonical CIDR, or a host name in lower case."""
+    name = _host(value)
+    if name is not None:
+        return name
     try:
         return net(value)
     except ValueError as error:
         raise ValueError(f'{error}, or a host name, such as "office.example.org"') from None
+
+
+def to_allow(value: object) -> str:
+    """Return an entry of lists.allow: the path of a file as it is, else as `net_or_host`."""
+    return value if isinstance(value, str) and is_path(value) else net_or_host(value)
+
+
+def to_deny(value: object) -> str:
+    """Return an entry of lists.deny: the path of a file as it is, else as `net_to_deny`."""
+    return value if isinstance(value, str) and is_path(value) else net_to_deny(value)
+
+
+def is_path(entry: str) -> bool:
+    """Is an entry of a list the path of a file?  Neither a net nor a name begins with a slash."""
+    return entry.startswith("/")
+
+
+def is_net(entry: str) -> bool:
+    """Is an entry of a list, as this module returns it, a net?  Names hold no slash."""
+    return "/" in entry and not is_path(entry)
+
+
+def is_name(entry: str) -> bool:
+    """Is an entry of a list, as this module returns it, a host name?"""
+    return "/" not in entry
+
+
+def _host(value: object) -> str | None:
+    if isinstance(value, str) and "/" not in value and ":" not in value:
+        name = value.strip().rstrip(".").lower()
+        if HOST.fullmatch(name) and len(name) <= 253 and re.search(r"[a-z]", name.rpartition(".")[2]):
+            return name
+    return None
 
 
 def listen(value: object) -> str:
@@ -114,8 +150,8 @@ def _kind(value: object) -> str:
 
 Duration = Annotated[float, BeforeValidator(duration)]
 Net = Annotated[str, BeforeValidator(net)]
-NetToDeny = Annotated[str, BeforeValidator(net_to_deny)]
-NetOrHost = Annotated[str, BeforeValidator(net_or_host)]
+ToAllow = Annotated[str, BeforeValidator(to_allow)]
+ToDeny = Annotated[str, BeforeValidator(to_deny)]
 Listen = Annotated[str, BeforeValidator(listen)]
 StoreUrl = Annotated[str, BeforeValidator(store_url)]
 SourceName = Annotated[str, BeforeValidator(source_name)]
@@ -123,8 +159,9 @@ Text = Annotated[str, Field(min_length=1)]
 Whole = BeforeValidator(whole)
 Count = Annotated[int, Whole, Field(ge=1, le=10**9)]
 Port = Annotated[int, Whole, Field(ge=1, le=65535)]
-Prefix4 = Annotated[int, Whole, Field(ge=NARROWEST[4], le=32)]
-Prefix6 = Annotated[int, Whole, Field(ge=NARROWEST[6], le=128)]
+# No rule bans a net wider than /16, nor an IPv6 net of /32 and wider (guard/firewall/protected.py).
+Prefix4 = Annotated[int, Whole, Field(ge=16, le=32)]
+Prefix6 = Annotated[int, Whole, Field(ge=33, le=128)]
 Around4 = Annotated[int, Whole, Field(ge=16, le=31)]  # what a rule may ban for what its members did
 Around6 = Annotated[int, Whole, Field(ge=33, le=127)]
 Members = Annotated[int, BeforeValidator(members)]

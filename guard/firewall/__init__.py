@@ -7,10 +7,11 @@ A backend belongs to one thread at a time: the libraries underneath are not thre
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from guard.model import Ban, Unban
 
@@ -27,10 +28,14 @@ class Element(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """One action that was not done, and why."""
+    """One action that was not done, and why.
+
+    `label` is set where the ban may not be at all (`guard.firewall.protected`): no use in trying again.
+    """
 
     action: Ban | Unban
     reason: str
+    label: str = ""
 
 
 class Drops(NamedTuple):
@@ -40,12 +45,29 @@ class Drops(NamedTuple):
     bytes: int
 
 
+class Drift(NamedTuple):
+    """In what the kernel and the bans that are wanted differed, and what was done about it."""
+
+    missing: int = 0  # wanted bans that the kernel did not hold: asserted anew
+    foreign: int = 0  # nets in our sets that nobody decided: kept, or taken away
+    timeout: int = (
+        0  # bans whose end in the kernel was earlier than decided, or later by more than a few seconds
+    )
+    structure: int = 0  # tables, chains, sets or rules that were gone or other than ours: made again
+    held: AbstractSet[str] = frozenset()  # what the kernel holds now, ours and foreign, as canonical CIDR
+    strangers: tuple[str, ...] = ()  # foreign nets that stay, at most STRANGERS of them
+    refused: tuple[Refused, ...] = ()  # wanted bans that could not be asserted, and why
+
+
+STRANGERS: Final = 1000
+
+
 class Firewall(Protocol):
     """The ways to shut a net out.  Nets are CIDR text; a bare address is a net of one address."""
 
     @property
     def name(self) -> str:
-        """The backend's name in the configuration: `nftables`, `none`."""
+        """The backend's name in the configuration: `nftables`, `iptables`, `none`."""
 
     def open(self) -> None:
         """Make what is missing, and keep what is there, bans included.

@@ -16,6 +16,7 @@ from guard.model import Ban
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from guard.firewall.protected import Protected
     from guard.model import Unban
 
 LIMIT: Final = 1 << 20  # nets at once, as many as one set of the nftables backend holds
@@ -27,9 +28,13 @@ class DryRunFirewall:
     name: Final = "none"
 
     def __init__(
-        self, trusted: Sequence[str] = (), *, clock: Callable[[], float] = time.monotonic, limit: int = LIMIT
+        self,
+        trusted: Sequence[str] | Protected = (),
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        limit: int = LIMIT,
     ) -> None:
-        """Take the nets of `lists.trusted`, the clock by which bans end, and how many it keeps at most."""
+        """Take what is protected or the nets of `lists.trusted`, the clock by which bans end, and how many it keeps at most."""
         self._admission = Admission(trusted)
         self._clock = clock
         self._limit = limit

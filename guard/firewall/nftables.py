@@ -29,6 +29,7 @@ from guard.model import Ban
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from guard.firewall.protected import Protected
     from guard.model import Unban
 
     Wanted = list[tuple[Net, Ban | Unban]]
@@ -64,7 +65,7 @@ class NftablesFirewall:
         ports: Sequence[int] | None,
         prefix4: int = 32,
         prefix6: int = 64,
-        trusted: Sequence[str] = (),
+        trusted: Sequence[str] | Protected = (),
         table: str = "mailward",
         *,
         size: int = HASH_SIZE,

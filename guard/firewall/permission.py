@@ -7,20 +7,29 @@ import importlib.util
 from pathlib import Path
 from typing import Final
 
+from guard.firewall.process import find
+
 LIBRARY: Final = "libnftables.so.1"
-_CAP_NET_ADMIN: Final = 12  # linux/capability.h
-_RIGHT: Final = (
-    "CAP_NET_ADMIN is missing: run as root, give the service AmbientCapabilities=CAP_NET_ADMIN, "
-    "or the container cap_add NET_ADMIN in the host's network"
-)
+CAPABILITIES: Final = {"NET_ADMIN": 12, "NET_RAW": 13}  # linux/capability.h
+# xt_set asks for a set's number, and legacy iptables for its tables, through a raw socket.
+RIGHTS: Final = {"nftables": ("NET_ADMIN",), "iptables": ("NET_ADMIN", "NET_RAW"), "none": ()}
 
 
-def missing_capability() -> str | None:
-    """Return what nftables needs and this process lacks, with its remedy; None where nothing is missing.
+def missing_capability(backend: str = "nftables") -> str | None:
+    """Return what a backend needs and this process lacks, with its remedy; None where nothing is missing.
 
-    It asks for the binding, the library and the right, in this order; what the kernel has, only `open()` tells.
+    It asks for what must be installed and for the rights, in this order; what the kernel has, only `open()` tells.
     """
-    return missing_library() or missing_right()
+    missing = missing_programs() if backend == "iptables" else missing_library()
+    return missing or missing_right(*RIGHTS[backend])
+
+
+def missing_programs() -> str | None:
+    """Return the remedy where a program that the iptables backend runs is not installed."""
+    missing = [program for program in ("iptables", "ip6tables", "ipset") if find(program) is None]
+    if not missing:
+        return None
+    return f"{' and '.join(missing)} not found: install the packages iptables and ipset"
 
 
 def missing_library() -> str | None:
@@ -34,9 +43,17 @@ def missing_library() -> str | None:
     return None
 
 
-def missing_right(status: Path = Path("/proc/self/status")) -> str | None:
-    """Return the remedy where CAP_NET_ADMIN is not among the effective capabilities in `status` (proc(5))."""
+def missing_right(*needed: str, status: Path = Path("/proc/self/status")) -> str | None:
+    """Return the remedy where a `needed` capability (NET_ADMIN) is not among the effective ones in `status` (proc(5))."""
+    effective = 0
     for line in status.read_text().splitlines():
         if line.startswith("CapEff:"):
-            return None if int(line.split()[1], 16) >> _CAP_NET_ADMIN & 1 else _RIGHT
-    return _RIGHT
+            effective = int(line.split()[1], 16)
+    missing = [name for name in needed or ("NET_ADMIN",) if not effective >> CAPABILITIES[name] & 1]
+    if not missing:
+        return None
+    full = " ".join(f"CAP_{name}" for name in missing)
+    return (
+        f"{full} is missing: run as root, give the service AmbientCapabilities={full}, "
+        f"or the container cap_add {' '.join(missing)} in the host's network"
+    )

@@ -20,50 +20,18 @@ VISIBLE: Final = 600.0  # Postfix speaks for an address this long after its last
 
 @mypyc_attr(acyclic=True)
 class Pairs(Entry):
-    """Times of one address's SMTP lines that wait for the other daemon's; most addresses have one list at most."""
+    """Times of one address's SMTP lines that wait for the other daemon's."""
 
-    __slots__ = ("errors", "free", "lost", "unpaired")
+    __slots__ = ("errors", "free", "lost")
 
     def __init__(self) -> None:
-        self.free: list[float] | None = None  # auth lines without a session that no Postfix line has claimed
-        self.lost: list[float] | None = None  # `Connection lost` that nobody has confirmed
-        self.errors: list[float] | None = (
-            None  # errors of the password database that no Postfix failure has used
-        )
-        # time and protocol of Postfix failures whose auth line has not come
-        self.unpaired: list[tuple[float, str]] | None = None
+        self.free: list[float] = []  # auth lines without a session that no Postfix line has claimed
+        self.lost: list[float] = []  # `Connection lost` that nobody has confirmed
+        self.errors: list[float] = []  # errors of the password database that no Postfix failure has used
 
     def fields(self) -> tuple[str, ...]:
         """Return what is saved."""
-        return ("free", "lost", "errors", "unpaired")
-
-    def load(self, values: list[Any]) -> None:
-        """Take the values that `dump` gave."""
-        if values[3] is not None:
-            values[3] = [(at, protocol) for at, protocol in values[3]]
-        super().load(values)
-
-    def waits(self, at: float, protocol: str) -> None:
-        """Note a Postfix failure without its auth line; those that no line can belong to any more go."""
-        unpaired = self.unpaired
-        if unpaired is None:
-            self.unpaired = [(at, protocol)]
-            return
-        if unpaired and (unpaired[0][0] < at - PAIRING or len(unpaired) >= _FREE):
-            self.unpaired = unpaired = [one for one in unpaired[-_FREE + 1 :] if one[0] >= at - PAIRING]
-        unpaired.append((at, protocol))
-
-    def meets(self, since: float) -> bool:
-        """Take the oldest Postfix failure not before `since` that waits for its auth line; whether there was one."""
-        unpaired = self.unpaired
-        if unpaired is None:
-            return False
-        while unpaired and unpaired[0][0] < since:
-            unpaired.pop(0)
-        if not unpaired:
-            return False
-        unpaired.pop(0)
-        return True
+        return ("free", "lost", "errors")
 
 
 @mypyc_attr(acyclic=True)
@@ -82,6 +50,9 @@ class Client(Entry):
         "session_at",
         "sessions",
         "source",
+        "unpaired",
+        "unpaired_at",
+        "unpaired_protocol",
     )
 
     def __init__(self) -> None:
@@ -90,6 +61,10 @@ class Client(Entry):
         self.seen_at = NEVER
         self.also: dict[str, float] | None = None  # other hosts whose Postfix did
         self.pairs: Pairs | None = None
+        # The newest Postfix failure whose auth line has not come, and those before it.
+        self.unpaired_at = NEVER
+        self.unpaired_protocol = ""
+        self.unpaired: list[tuple[float, str]] | None = None
         self.alone: Session | None = None  # Dovecot's side, while Postfix shows nothing of the address
         self.alone_host = ""
         self.source: Entry | None = (
@@ -119,10 +94,45 @@ class Client(Entry):
         return [self.session] if self.sessions is None else [*self.sessions, self.session]
 
     def waiting(self) -> Pairs:
-        """Return the times that wait for a partner."""
+        """Return the times that wait for a partner, beside `unpaired`."""
         if self.pairs is None:
             self.pairs = Pairs()
         return self.pairs
+
+    def waits(self, at: float, protocol: str) -> None:
+        """Note a Postfix failure without its auth line; one that no line can belong to any more goes."""
+        if self.unpaired_at >= at - PAIRING:
+            if self.unpaired is None:
+                self.unpaired = []
+            elif len(self.unpaired) >= _FREE:
+                self.unpaired.pop(0)
+            self.unpaired.append((self.unpaired_at, self.unpaired_protocol))
+        elif self.unpaired is not None:
+            self.unpaired = None
+        self.unpaired_at = at
+        self.unpaired_protocol = protocol
+
+    def meets(self, since: float) -> bool:
+        """Take the oldest Postfix failure not before `since` that waits for its auth line; whether there was one."""
+        before = self.unpaired
+        if before is not None:
+            while before and before[0][0] < since:
+                before.pop(0)
+            if before:
+                before.pop(0)
+                return True
+            self.unpaired = None
+        if self.unpaired_at < since:
+            return False
+        self.unpaired_at = NEVER
+        return True
+
+    def unwaits(self) -> None:
+        """Take the newest Postfix failure that waits back."""
+        if self.unpaired:
+            self.unpaired_at, self.unpaired_protocol = self.unpaired.pop()
+        else:
+            self.unpaired_at = NEVER
 
     def seen(self, host: str, at: float) -> None:
         """Note that Postfix of `host` shows a connection of the address."""
@@ -157,6 +167,9 @@ class Client(Entry):
             "session",
             "session_at",
             "sessions",
+            "unpaired_at",
+            "unpaired_protocol",
+            "unpaired",
         )
 
     def dump(self) -> list[object]:
@@ -176,6 +189,8 @@ class Client(Entry):
             alone = Session("", 0.0)
             alone.load(values[5])
             values[5] = alone
+        if values[12] is not None:
+            values[12] = [(at, protocol) for at, protocol in values[12]]
         super().load(values)
 
 
@@ -184,10 +199,8 @@ def confirm(client: Client, at: float) -> None:
     client.confirmed = max(client.confirmed, at)
 
 
-def take(times: list[float] | None, since: float) -> bool:
+def take(times: list[float], since: float) -> bool:
     """Take the oldest time not before `since` from a list, dropping what is older; whether there was one."""
-    if times is None:
-        return False
     while times and times[0] < since:
         times.pop(0)
     if times:
@@ -196,11 +209,8 @@ def take(times: list[float] | None, since: float) -> bool:
     return False
 
 
-def add(times: list[float] | None, at: float) -> list[float]:
-    """Add a time to a bounded list, the oldest going first; return the list."""
-    if times is None:
-        return [at]
+def add(times: list[float], at: float) -> None:
+    """Add a time to a bounded list, the oldest going first."""
     if len(times) >= _FREE:
         times.pop(0)
     times.append(at)
-    return times

@@ -72,10 +72,9 @@ def find(ledger: Ledger, host: Host, event: AuthEvent, key: str, ip: str) -> Ses
         if session.ip != ip:
             ledger.stats.ignored.add(("anomaly",))
         return session
-    inside = addresses.of_session(key)
-    if inside is not None and inside != ip:
+    if not addresses.is_of_session(key, ip):
         ledger.stats.ignored.add(("anomaly",))
-        ip = inside
+        ip = addresses.of_session(key) or ip
     session = Session(ip, event.at)
     host.sessions.put(key, session, event.at)
     ledger.client(ip, event.at).remember(key, event.at)

@@ -20,12 +20,12 @@ _BEFORE: Final = 60.0  # lines this old belong to a Postfix session that shows o
 
 def error(ledger: Ledger, event: AuthEvent, ip: str) -> None:
     """Enter an error of the password database about a client without a session."""
-    pairs = ledger.client(ip, event.at).waiting()
-    if pairs.unpaired and pairs.unpaired[-1][0] >= event.at - _LATE:  # Postfix told of it first
-        at, protocol = pairs.unpaired.pop()
-        ledger.take_back(at, ip, protocol)
+    client = ledger.client(ip, event.at)
+    if client.unpaired_at >= event.at - _LATE:  # Postfix told of it first
+        ledger.take_back(client.unpaired_at, ip, client.unpaired_protocol)
+        client.unwaits()
     else:
-        pairs.errors = add(pairs.errors, event.at)
+        add(client.waiting().errors, event.at)
 
 
 def auth(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
@@ -37,11 +37,11 @@ def auth(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
         if pairs.lost and take(pairs.lost, event.at - 10.0):
             confirm(client, event.at)
             ledger.count(event, client, ip, -1)
-        elif pairs.meets(event.at - PAIRING):
+        elif client.meets(event.at - PAIRING):
             host.claims = [claim for claim in host.claims if claim[1] != ip] if host.claims else host.claims
             ledger.stats.witness_suppressed.add(("dovecot",))
         elif not (host.chained and pairs.free and event.at - pairs.free[-1] < 1.0):
-            pairs.free = add(pairs.free, event.at)
+            add(pairs.free, event.at)
         return
     alone = client.alone
     if alone is None or event.at - alone.last > _BEFORE or client.alone_host != host.name:
@@ -64,5 +64,5 @@ def postfix_shows(ledger: Ledger, host: Host, client: Client, at: float) -> None
     pairs = client.waiting()
     for stamp in times:
         if stamp >= at - _BEFORE:
-            pairs.free = add(pairs.free, stamp)
+            add(pairs.free, stamp)
     ledger.settle(alone, at, old, -1, "")

@@ -86,17 +86,18 @@ def _failed(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip: st
 
 def _paired(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip: str) -> bool:
     """Find the auth line of a Postfix failure, or what stands for it; False when Dovecot was broken."""
-    pairs = client.waiting()
-    if take(pairs.free, event.at - PAIRING):
-        ledger.stats.witness_suppressed.add(("dovecot",))
-        return True
-    if pairs.errors and take(pairs.errors, event.at - PAIRING):
-        return False
+    pairs = client.pairs
+    if pairs is not None:
+        if take(pairs.free, event.at - PAIRING):
+            ledger.stats.witness_suppressed.add(("dovecot",))
+            return True
+        if take(pairs.errors, event.at - PAIRING):
+            return False
     if host.faceless and not host.claim(event.at - PAIRING, event.at + 1.0):
         host.claims.append((event.at, ip))
         if len(host.claims) > _CLAIMS:
             del host.claims[: _CLAIMS // 2]
-    pairs.waits(event.at, event.protocol)
+    client.waits(event.at, event.protocol)
     return True
 
 
@@ -112,7 +113,7 @@ def _unanswered(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip
             confirm(client, event.at)
         ledger.count(event, client, ip, 1 if served is not None else -1)
         return
-    pairs.lost = add(pairs.lost, event.at)
+    add(pairs.lost, event.at)
     ledger.stats.auth_unjudged.add(("postfix",))
     ledger.stats.ignored.add(("unjudged",))
 

@@ -83,7 +83,8 @@ def test_check_says_that_all_is_fine(tmp_path):
 
 
 def test_check_says_what_is_not_in_this_release(tmp_path):
-    daemon = Daemon(tmp_path, backend="iptables")
+    daemon = Daemon(tmp_path)
+    daemon.configure('[geo]\ndatabase = "/var/lib/geo.mmdb"')
     done = daemon.command("check")
     assert done.returncode == 2
     assert "not in this release" in done.stderr
@@ -132,4 +133,5 @@ def test_an_address_is_explained_by_the_daemon(tmp_path):
         assert json.loads(daemon.command("allow", "--format", "json").stdout) == {
             "schema": "mailward.lists/1",
             "allow": [],
+            "origins": [],
         }

@@ -224,7 +224,12 @@ def port() -> int:
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Daemon]:
     daemon = Daemon(tmp_path_factory.mktemp("daemon"))
-    daemon.configure(f'[firewall]\nbackend = "none"\n[http]\nlisten = "127.0.0.1:{port}"')
+    denied = daemon.folder / "deny"
+    denied.write_text("203.0.112.0/24\n")
+    daemon.configure(
+        f'[firewall]\nbackend = "none"\n[http]\nlisten = "127.0.0.1:{port}"\n'
+        f'[lists]\nallow = ["localhost", "192.0.5.1"]\ndeny = ["{denied}"]'
+    )
     with daemon:
         daemon.write(*attack())
         daemon.until(lambda: daemon.ask("bans")["bans"] and daemon.ask("status")["firewall"]["dropped"])

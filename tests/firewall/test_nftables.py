@@ -235,7 +235,7 @@ def test_an_address_that_came_up_after_opening_is_refused(opened, host):
     firewall = opened()
     host.run("ip", "address", "add", "198.51.100.99/32", "dev", "eth0")
     try:
-        assert "own address" in reasons(firewall, ban("198.51.100.99/32"))["198.51.100.99/32"]
+        assert "address of this host" in reasons(firewall, ban("198.51.100.99/32"))["198.51.100.99/32"]
     finally:
         host.run("ip", "address", "del", "198.51.100.99/32", "dev", "eth0")
 

@@ -39,14 +39,14 @@ def test_the_right_is_bit_12_of_the_effective_capabilities(tmp_path, capabilitie
     status.write_text(
         f"Name:\tmailward\nCapPrm:\t000001ffffffffff\nCapEff:\t{capabilities}\nCapBnd:\t0000000000001000\n"
     )
-    missing = missing_right(status)
+    missing = missing_right(status=status)
     assert (missing is None) is enough
     assert missing is None or missing.startswith("CAP_NET_ADMIN is missing")
 
 
 def test_a_kernel_that_tells_nothing_grants_nothing(tmp_path):
     (tmp_path / "status").write_text("Name:\tmailward\n")
-    assert missing_right(tmp_path / "status") is not None
+    assert missing_right(status=tmp_path / "status") is not None
 
 
 def test_a_missing_binding_is_named_with_its_package(monkeypatch):

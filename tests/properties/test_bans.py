@@ -216,7 +216,7 @@ def test_what_the_configuration_allows_is_not_disallowed_by_hand():
 def test_who_fails_inside_a_net_that_was_banned_by_hand_is_counted_and_nothing_more():
     guard = traffic.engine()
     guard.ban("198.51.0.0/16", 100.0, START)
-    guard.deny("2001:db8::/32", START)
+    guard.deny("2001:db8::/33", START)
     guard.ban(f"{IP}/32", 10.0, START)
     assert guard.feed("log", b"".join(failure(n) for n in range(20))) == []
     assert guard.feed("log", b"".join(failure(n, "2001:db8:1:2::1") for n in range(20))) == []

@@ -165,7 +165,10 @@ class Connection:
 def _passes(sender: socket.socket, receiver: socket.socket, patience: float) -> bool:
     """Send a nonce and wait until the receiver has read exactly that, whatever stalled before it."""
     nonce = secrets.token_bytes(16)
-    sender.sendall(nonce)
+    try:
+        sender.sendall(nonce)
+    except ConnectionError:  # one of the two ends was closed from outside
+        return False
     received = b""
     deadline = time.monotonic() + patience
     while not received.endswith(nonce):
@@ -175,7 +178,7 @@ def _passes(sender: socket.socket, receiver: socket.socket, patience: float) -> 
         receiver.settimeout(left)
         try:
             received += receiver.recv(4096)
-        except TimeoutError:
+        except (TimeoutError, ConnectionError):
             return False
     return True
 

@@ -87,8 +87,8 @@ def test_another_client_feels_nothing_of_a_ban(lab, firewall):
 
 
 def test_ssh_stays_open_to_a_banned_client(lab, firewall):
-    connection = lab.connect(GUESSER, SSH)
     ban(firewall, f"{GUESSER}/32")
+    connection = lab.connect(GUESSER, SSH)
     assert connection.delivers()
     assert lab.reaches(GUESSER, SSH)
 

@@ -168,7 +168,7 @@ def test_the_commands_act_on_the_daemon_and_its_kernel(lab, daemon):
     assert (again.returncode, again.stdout) == (1, "")
     own = daemon.command("ban", "198.18.0.1")
     assert own.returncode == 1
-    assert "holds an address of this host" in own.stderr
+    assert "198.18.0.1 is an address of this host" in own.stderr
     status = json.loads(daemon.command("status", "--format", "json").stdout)
     assert status["firewall"]["backend"] == "nftables"
     assert daemon.command("status").returncode == 0
@@ -185,7 +185,7 @@ def test_the_lists_act_at_once(lab, daemon):
     assert daemon.command("allow", "remove", "198.51.100.0/24").returncode == 0
     assert daemon.command("deny", "add", GUESSER).returncode == 0
     assert not lab.reaches(GUESSER, IMAP)
-    assert daemon.command("deny").stdout == f"{GUESSER}/32\n"
+    assert daemon.command("deny").stdout == f"{GUESSER}/32  by hand\n"
     assert daemon.command("deny", "remove", GUESSER).returncode == 0
     assert lab.reaches(GUESSER, IMAP)
 

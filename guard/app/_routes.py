@@ -1,0 +1,30 @@
+"""What the HTTP port answers: metrics, and whether the daemon lives and is ready."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+
+from exporters import exposition, registry_of
+from exporters.guard import GuardCollector
+from guard.app._view import View
+from guard.http import Answer, Headers, Route
+from guard.stats import Stats
+
+
+def routes(stats: Stats, view: View) -> dict[str, Route]:
+    """Return the pages by path."""
+    registry = registry_of(GuardCollector(stats, view.snapshot))
+
+    def metrics(headers: Headers) -> Answer:
+        return Answer(*exposition(registry, headers.get("accept", "")))
+
+    def healthy(_: Headers) -> Answer:
+        return Answer(b"ok\n")
+
+    def ready(_: Headers) -> Answer:
+        is_ready, parts = view.ready()
+        status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return Answer(json.dumps(parts).encode() + b"\n", "application/json", status)
+
+    return {"/metrics": metrics, "/healthz": healthy, "/readyz": ready}

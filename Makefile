@@ -83,7 +83,7 @@ system:
 # python-iptables comes as source alone; it is built with what requirements.txt pins.
 .venv/.dev: requirements-dev.txt .venv/.runtime
 	@echo "installing what $< pins ..."
-	@$(LOCKED) $(PIP) $(PINNED) $< --no-binary python-iptables --no-build-isolation && touch $@
+	@$(LOCKED) $(PIP) $(PINNED) $< --no-binary python-iptables --no-build-isolation --use-pep517 && touch $@
 
 # Without build isolation: what builds the wheel is what requirements.txt pins.
 .venv/.package: $(SOURCES) .venv/.runtime

@@ -14,7 +14,15 @@ _FEW: Final = 32  # that are put into their places one by one; more are sorted i
 
 def width(net: str) -> int:
     """Return the width of a net in CIDR notation."""
-    return int(net[net.rfind("/") + 1 :])
+    value, unit, i = 0, 1, len(net) - 1
+    while i >= 0:
+        c = ord(net[i])
+        if c == 47:  # "/"
+            break
+        value += (c - 48) * unit
+        unit *= 10
+        i -= 1
+    return value
 
 
 class _Family:

@@ -123,6 +123,10 @@ class Judge:
         window = self._brute.window(net, at)
         for time, text in zip(active.times, active.lines, strict=True):
             self._brute.feed(net, window, time, text)
+        self._revoke(net, now, done)
+
+    def _revoke(self, net: str, now: float, done: list[Action]) -> None:
+        """Lift a ban that should not have been, and the nets around it that are not bad without it."""
         around = self._bans.collective_around(net, now)
         self._count(self._bans.revoke(net, now), done)
         for wide in around:
@@ -132,7 +136,7 @@ class Judge:
     def _fold(self, ban: Ban, done: list[Action]) -> None:
         """Ban the net around a ban in its place, if it is one too many there."""
         for net in self._neighbourhood.around(ban.net):
-            if self._bans.refusal(net, force=False) is not None:
+            if self._bans.is_split(net) or self._bans.refusal(net, force=False) is not None:
                 continue
             now = max(ban.at, self.newest)  # an attempt may show late: what is over by now is over
             members = self._neighbourhood.grounds(net, self._bans.resting(net, now), ban.at)

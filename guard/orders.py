@@ -76,7 +76,7 @@ class Orders(Judge):
             self._bans.split(net)
         self.stats.ignored.add((label,))
         done: list[Action] = []
-        self._count(self._bans.revoke(net, now), done)
+        self._revoke(net, now, done)
         return done
 
     def deny_again(self, nets: set[str], now: float) -> list[Action]:

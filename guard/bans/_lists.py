@@ -101,6 +101,10 @@ class Lists:
             self._roles.clear()
             self.epoch += 1
 
+    def is_split(self, net: str) -> bool:
+        """Whether a net was found to hold somebody whom a rule may not ban."""
+        return net in self._split
+
     def allows(self, net: str) -> bool:
         """Whether the allow list has an address in common with `net`."""
         return self._allowed.touches(net)

@@ -337,6 +337,16 @@ def test_bans_by_hand_are_neither_members_nor_folded():
     assert guard.feed("log", guesses(2, *hosts(8, 9))) == []
 
 
+def test_a_net_that_the_firewall_refuses_is_not_banned_again_and_its_members_are():
+    guard = folded()
+    done = guard.refuse("198.51.100.0/24", START + 10, "gateway")
+    assert short(done) == [*(f"+{net} brute_force" for net in own(1, 2, 3)), "-198.51.100.0/24 revoked"]
+    assert short(guard.feed("log", guesses(20, *hosts(4)))) == ["+198.51.100.4/32 brute_force"]
+    guard = folded()
+    done = guard.refuse(own(2)[0], START + 10, "ssh")
+    assert short(done) == [*(f"+{net} brute_force" for net in own(1, 3)), "-198.51.100.0/24 revoked"]
+
+
 def test_a_clock_that_was_set_back_leaves_no_ban_without_an_end():
     guard = folded()
     guard.ban("198.51.100.0/24", 5000.0, START + 1)

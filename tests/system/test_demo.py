@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.netns import requires_namespaces, run
+from tests.system.netns import Namespace, namespace, requires_namespaces, run
 
 DEMO = Path(__file__).parents[2] / "demo/attack.py"
 
@@ -23,15 +23,20 @@ def command(tmp_path):
     if not Path(sys.executable).with_name("mailward").exists():
         pytest.skip("NOT RUN: mailward is not installed; make setup")
     (tmp_path / "t").mkdir()
-    before = outside()
-    yield {"args": [sys.executable, str(DEMO)], "env": os.environ | {"TMPDIR": str(tmp_path / "t")}}
-    assert list((tmp_path / "t").iterdir()) == [], "its folder is gone"
-    assert [line for line in commands() if str(tmp_path) in line] == [], "so is its daemon"
-    assert outside() == before, "the host's own network is as it was"
+    with namespace("host") as host:  # one of its own, where no other test changes anything meanwhile
+        before = outside(host)
+        within = ["ip", "netns", "exec", host.name]
+        yield {
+            "args": [*within, sys.executable, str(DEMO)],
+            "env": os.environ | {"TMPDIR": str(tmp_path / "t")},
+        }
+        assert list((tmp_path / "t").iterdir()) == [], "its folder is gone"
+        assert [line for line in commands() if str(tmp_path) in line] == [], "so is its daemon"
+        assert outside(host) == before, "the host's own network is as it was"
 
 
-def outside() -> tuple[str, ...]:
-    return run("nft", "list", "tables"), run("ip", "-br", "address"), run("ip", "netns", "list")
+def outside(host: Namespace) -> tuple[str, ...]:
+    return host.run("nft", "list", "tables"), host.run("ip", "-br", "address")
 
 
 def commands() -> Iterator[str]:

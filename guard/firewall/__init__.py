@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence, Set
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from guard.model import Ban, Unban
 
@@ -46,9 +47,11 @@ class Drift(NamedTuple):
 
     missing: int = 0  # wanted bans that the kernel did not hold: asserted anew
     foreign: int = 0  # nets in our sets that nobody decided: kept, or taken away
-    timeout: int = 0  # bans whose end in the kernel was earlier than decided, or later by more than a few seconds
+    timeout: int = (
+        0  # bans whose end in the kernel was earlier than decided, or later by more than a few seconds
+    )
     structure: int = 0  # tables, chains, sets or rules that were gone or other than ours: made again
-    held: Set[str] = frozenset()  # what the kernel holds now, ours and foreign, as canonical CIDR
+    held: AbstractSet[str] = frozenset()  # what the kernel holds now, ours and foreign, as canonical CIDR
     strangers: tuple[str, ...] = ()  # foreign nets that stay, at most STRANGERS of them
     refused: tuple[Refused, ...] = ()  # wanted bans that could not be asserted, and why
 

@@ -108,7 +108,13 @@ class Daemon:
         state = store.load()
         reasons = {key: json.loads(text) for table, key, text in state.rows if table == REASON_TABLE}
         engine.restore(row for row in state.rows if row[0] != REASON_TABLE)
-        self._enforcer = Enforcer(firewall, engine.stats, engine.active_bans)
+        self._enforcer = Enforcer(
+            firewall,
+            engine.stats,
+            engine.active_bans,
+            _place.suspicion_of(firewall),
+            keep_foreign=config.firewall.foreign == "keep",
+        )
         self._pipeline = Pipeline(engine, self._enforcer.take)
         self._configure(policy)
         self._pipeline.tick(time.time())
@@ -189,7 +195,14 @@ class Daemon:
     # -- work ------------------------------------------------------------------------------------------------------
 
     def _work(self) -> list[Coroutine[None, None, None]]:
-        work = [self._pipeline.consume(), self._enforcer.run(), self._enforcer.watch(), self._keeper.run()]
+        enforcer = self._enforcer
+        work = [
+            self._pipeline.consume(),
+            enforcer.run(),
+            enforcer.watch(),
+            enforcer.keep(),
+            self._keeper.run(),
+        ]
         return [*work, self._ticks(), self._checkpoints(), self._reloads(), self._refresh()]
 
     async def _ticks(self) -> None:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from guard.app._suspicion import Suspicion
 from guard.config import Config, FileTable, StdinTable
 from guard.firewall import Firewall
+from guard.firewall.monitor import Monitor
 from guard.firewall.own_addresses import own_addresses
 from guard.firewall.permission import missing_capability
 from guard.log import logger
@@ -100,6 +102,11 @@ def firewall_of(config: Config) -> Firewall:
     rule = config.rules.brute_force
     ports = None if table.ports == "all" else table.ports
     return NftablesFirewall(ports, rule.prefix4, rule.prefix6, trusted)
+
+
+def suspicion_of(firewall: Firewall) -> Suspicion:
+    """Return what tells when to look after the firewall; the kernel tells of others' changes to nftables alone."""
+    return Suspicion(monitor=Monitor if firewall.name == "nftables" else None)
 
 
 def source_of(table: FileTable | StdinTable, positions: dict[str, str]) -> Source:

@@ -157,6 +157,7 @@ class Firewall(Table):
 
     backend: Literal["nftables", "iptables", "none"] = "nftables"
     ports: Ports = [25, 80, 110, 143, 443, 465, 587, 993, 995, 4190]
+    foreign: Literal["keep", "remove"] = "keep"
 
 
 class StoreTable(Table):

@@ -187,7 +187,7 @@ def test_a_step_of_the_clock_moves_the_ends_in_the_kernel(lab, step, left):
 
 def test_a_slow_transaction_of_somebody_else_delays_a_ban_and_loses_nothing(lab, tmp_path):
     file = tmp_path / "slow.nft"
-    addresses = ", ".join(f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}" for i in range(300_000))
+    addresses = ", ".join(f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}" for i in range(150_000))
     file.write_text(
         f"table ip slow {{ set s {{ type ipv4_addr; flags interval; elements = {{ {addresses} }}; }}; }}"
     )
@@ -208,7 +208,7 @@ def test_a_slow_transaction_of_somebody_else_delays_a_ban_and_loses_nothing(lab,
             await guard.ban(f"198.19.{n // 250}.{n % 250}/32")
             took.append(time.monotonic() - began)
             n += 1
-            await asyncio.sleep(0.02)  # each of ours makes nft begin anew
+            await asyncio.sleep(0.4)  # each of ours makes nft begin anew
         beating.cancel()
         assert slow.returncode == 0
         assert len(listed(lab)) == n == len(guard.bans)

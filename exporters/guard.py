@@ -85,6 +85,7 @@ class Snapshot(NamedTuple):
     sources: Sequence[SourceState]
     wanted: Mapping[str, int]  # bans by family
     enforced: Mapping[str, int]
+    foreign: Mapping[str, int]
     drops: Mapping[str, tuple[int, int]]  # packets, bytes by family
     tracked: Mapping[str, int]
     store_up: bool
@@ -123,6 +124,13 @@ class GuardCollector(Collector):
             "bans_wanted", "family", "Bans that the rules and the administrator decided", now.wanted, FAMILIES
         )
         yield _gauge("bans_enforced", "family", "Bans that the kernel holds", now.enforced, FAMILIES)
+        yield _gauge(
+            "bans_foreign",
+            "family",
+            "Of these, those that nobody decided: put in by hand",
+            now.foreign,
+            FAMILIES,
+        )
         yield _gauge("tracked", "kind", "What is remembered", now.tracked, TRACKED)
         for at, name in enumerate(("packets", "bytes")):
             dropped = CounterMetricFamily(

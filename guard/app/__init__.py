@@ -119,7 +119,13 @@ class Daemon:
         without = policy._replace(allow=(), deny=())  # long lists are taken once, by `_configure`
         self._engine = engine = Engine(without, clock=clock, keep=True)
         engine.restore(row for row in state.rows if row[0] not in _OWN_TABLES)
-        self._enforcer = Enforcer(firewall, engine.stats, engine.active_bans)
+        self._enforcer = Enforcer(
+            firewall,
+            engine.stats,
+            engine.active_bans,
+            _place.suspicion_of(firewall),
+            keep_foreign=config.firewall.foreign == "keep",
+        )
         self._pipeline = Pipeline(engine, self._enforcer.take, Lockout(engine, self._protected))
         self._enforcer.refused = self._pipeline.take_back
         self._closer = Closer(ports, sessions.ports)
@@ -215,7 +221,14 @@ class Daemon:
     # -- work ------------------------------------------------------------------------------------------------------
 
     def _work(self) -> list[Coroutine[None, None, None]]:
-        work = [self._pipeline.consume(), self._enforcer.run(), self._enforcer.watch(), self._keeper.run()]
+        enforcer = self._enforcer
+        work = [
+            self._pipeline.consume(),
+            enforcer.run(),
+            enforcer.watch(),
+            enforcer.keep(),
+            self._keeper.run(),
+        ]
         work += [self._ticks(), self._heartbeat(), self._checkpoints(), self._reloads(), self._refresh()]
         if self._config.firewall.close_sockets and self._enforcer.backend != "none":
             work.append(self._closer.run())

@@ -1,24 +1,28 @@
-"""Brings decisions into the kernel: one thread for the firewall, whatever has piled up in one batch.
+"""Brings decisions into the kernel, whatever has piled up in one batch, and keeps them there.
 
-The loop never waits for the kernel, and a ban waits only for the batch before it.  While the firewall is in trouble
-decisions are kept, one a net; when it is back every active ban is asserted anew.
+The loop never waits for the kernel, and a ban waits only for the batch before it.  The firewall has one thread; what
+the kernel holds is compared with what is wanted in a second one where the backend can do so (`aside`).
+While the firewall is in trouble decisions are kept, one a net; when it is back every active ban is asserted anew.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from guard.firewall import Drops, Firewall, FirewallError, Refused
+from guard.app._held import Held
+from guard.app._suspicion import Suspicion
+from guard.firewall import Drift, Drops, Firewall, FirewallError, Refused
+from guard.firewall.monitor import own_thread
 from guard.log import logger
 from guard.model import Action, Ban
 from guard.stats import Stats
 
 RETRY: Final = 1.0  # seconds between two tries to open a firewall that is in trouble
-VERIFY: Final = 30.0  # seconds between two looks at what the kernel holds
 COUNT: Final = 5.0  # seconds between two looks at the kernel's counters
 _GONE: Final = " is gone"
 
@@ -26,20 +30,45 @@ T = TypeVar("T")
 
 
 class Enforcer:
-    """Owns the firewall.  `wanted` returns the bans that the engine wants in force at this moment."""
+    """Owns the firewall.
 
-    def __init__(self, firewall: Firewall, stats: Stats, wanted: Callable[[], list[Ban]]) -> None:
+    `wanted` returns the bans that the engine wants in force at this moment, `suspicion` tells when to compare them with
+    the kernel, `clock` is the time of day by which bans end.
+    """
+
+    def __init__(
+        self,
+        firewall: Firewall,
+        stats: Stats,
+        wanted: Callable[[], list[Ban]],
+        suspicion: Suspicion | None = None,
+        *,
+        keep_foreign: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.backend = firewall.name
         self.trouble = ""  # why decisions do not reach the kernel, in words
         self.drops: Mapping[str, Drops] = {}
+        self.held = Held()  # as far as we know
         self._firewall = firewall
         self._stats = stats
         self._wanted = wanted
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="firewall")
+        self._suspicion = suspicion or Suspicion(clock)
+        self._keep_foreign = keep_foreign
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="firewall", initializer=own_thread)
+        self._aside = (
+            ThreadPoolExecutor(1, thread_name_prefix="reconcile", initializer=own_thread)
+            if firewall.aside
+            else self._thread
+        )
+        # Where both are one thread, a batch and a comparison must not know of different moments.
+        self._turn = contextlib.nullcontext() if firewall.aside else asyncio.Lock()
+        self._look = asyncio.Lock()
         self._todo: dict[str, tuple[Action, float]] = {}  # net -> the last action on it, when it was decided
+        self._flight: Mapping[str, tuple[Action, float]] = {}  # what the firewall is doing
         self._ready = asyncio.Event()
         self._waiting: list[asyncio.Future[dict[str, str]]] = []
-        self._held: set[str] = set()  # what the kernel holds, as far as we know
         self._objected: set[str] = set()  # nets that the firewall refuses: said once
         self.refused: Callable[[Sequence[Refused]], None] = lambda _: None  # told what was refused
         self.confirmed: Callable[[Sequence[Ban]], None] = lambda _: None  # told what the kernel holds now
@@ -50,15 +79,20 @@ class Enforcer:
         return not self.trouble and self.backend != "none"
 
     def enforced(self) -> dict[str, int]:
-        """Return how many bans the kernel holds, by family."""
-        if self.backend == "none":
-            return {"ipv4": 0, "ipv6": 0}
-        v6 = sum(1 for net in self._held if ":" in net)
-        return {"ipv4": len(self._held) - v6, "ipv6": v6}
+        """Return how many nets the kernel holds, by family; foreign ones are among them."""
+        return {"ipv4": 0, "ipv6": 0} if self.backend == "none" else self.held.count()
+
+    def foreign(self) -> dict[str, int]:
+        """Return how many of them nobody decided, by family."""
+        return self.held.foreign
+
+    def strangers(self) -> tuple[str, ...]:
+        """Return the nets that the kernel holds and nobody decided, the first thousand."""
+        return self.held.strangers
 
     def holds(self, net: str) -> bool:
         """Does the kernel hold this net, as far as we know?"""
-        return self.backend != "none" and net in self._held
+        return self.backend != "none" and net in self.held
 
     def take(self, actions: Sequence[Action]) -> None:
         """Have `actions` done; returns at once."""
@@ -82,15 +116,14 @@ class Enforcer:
         """Wait until the firewall's thread has done what it is at."""
         await self._in_thread(lambda: None)
 
-    async def open(self) -> None:
-        """Open the firewall, assert every active ban and do what else is left.  Raises FirewallError."""
+    async def open(self) -> Drift:
+        """Open the firewall, end what waits to be ended and bring every active ban back.  Raises FirewallError."""
         await self._in_thread(self._firewall.open)
-        self._held.clear()
-        now = time.monotonic()
-        todo = {net: entry for net, entry in self._todo.items() if not isinstance(entry[0], Ban)}
-        todo |= {ban.net: (ban, now) for ban in self._wanted()}
-        self._todo = {}
-        await self._apply(todo, timed=False)
+        self._todo = {net: entry for net, entry in self._todo.items() if not isinstance(entry[0], Ban)}
+        unbans = dict(self._todo)
+        await self._apply(unbans)
+        self._todo = {net: entry for net, entry in self._todo.items() if unbans.get(net) is not entry}
+        return await self._compare()
 
     async def run(self) -> None:
         """Do what is taken until cancelled."""
@@ -100,17 +133,25 @@ class Enforcer:
             await self._batch()
 
     async def watch(self) -> None:
-        """Look at the kernel's counters, and now and then at what it holds, until cancelled."""
-        verified = time.monotonic()
+        """Look at the kernel's counters until cancelled."""
         while True:
             try:
                 self.drops = await self._in_thread(self._firewall.drops)
-                if time.monotonic() - verified >= VERIFY:
-                    verified = time.monotonic()
-                    await self._verify()
             except FirewallError as error:
                 await self._recover(str(error))
             await asyncio.sleep(COUNT)
+
+    async def keep(self) -> None:
+        """Compare what the kernel holds with what is wanted whenever there is a reason to, until cancelled."""
+        with self._suspicion:
+            while True:
+                await self._suspicion.arises()
+                if self.trouble:
+                    continue
+                try:
+                    self._tell(await self._compare())
+                except FirewallError as error:
+                    await self._recover(str(error))
 
     async def close(self) -> None:
         """Do what is left to do, and let go; what is banned stays banned."""
@@ -118,8 +159,13 @@ class Enforcer:
             await self._batch()
         await self._in_thread(self._firewall.close)
         self._thread.shutdown()
+        self._aside.shutdown()
 
     async def _batch(self) -> None:
+        async with self._turn:
+            await self._do()
+
+    async def _do(self) -> None:
         todo, self._todo = self._todo, {}
         waiting, self._waiting = self._waiting, []
         trouble = ""
@@ -136,23 +182,26 @@ class Enforcer:
             self._todo = todo | self._todo
             await self._recover(trouble)
 
-    async def _apply(self, todo: Mapping[str, tuple[Action, float]], *, timed: bool = True) -> dict[str, str]:
+    async def _apply(self, todo: Mapping[str, tuple[Action, float]]) -> dict[str, str]:
         """Apply; return the reasons of what was refused, by net."""
         if not todo:
             return {}
         actions = [action for action, _ in todo.values()]
-        refused = await self._in_thread(lambda: self._firewall.apply(actions, time.time()))
+        self._flight = todo
+        try:
+            refused = await self._in_thread(lambda: self._firewall.apply(actions, self._clock()))
+        finally:
+            self._flight = {}
         done = time.monotonic()
         reasons = {refusal.action.net: refusal.reason for refusal in refused}
         for action, decided in todo.values():
             if action.net in reasons:
                 continue
             if not isinstance(action, Ban):
-                self._held.discard(action.net)
-            elif action.until > time.time():
-                self._held.add(action.net)
-                if timed:
-                    self._stats.enforcement_seconds.observe(done - decided)
+                self.held.discard(action.net)
+            elif action.until > self._clock():
+                self.held.put(action)
+                self._stats.enforcement_seconds.observe(done - decided)
         self._object(refused)
         self.confirmed([act for act, _ in todo.values() if isinstance(act, Ban) and act.net not in reasons])
         return reasons
@@ -174,33 +223,51 @@ class Enforcer:
         logger().error("the firewall is in trouble: bans are not enforced", reason=trouble)
         while True:
             try:
-                await self.open()
+                drift = await self.open()
             except FirewallError as error:
                 self.trouble = str(error)
                 await asyncio.sleep(RETRY)
             else:
+                self._tell(drift._replace(structure=max(1, drift.structure)))
                 break
         self.trouble = ""
-        self._stats.ban_drift.add(("structure",))
+        self._ready.set()
         logger().warning("the firewall is repaired: every active ban is in force again")
 
-    async def _verify(self) -> None:
-        """Compare what the kernel holds with what is wanted, and do again what is missing."""
-        held = {element.net for element in await self._in_thread(self._firewall.banned)}
-        soon = time.time() + 2.0  # what ends by then may be gone already
-        missing = [
-            ban
-            for ban in self._wanted()
-            if ban.net in self._held
-            and ban.net not in held
-            and ban.until > soon
-            and ban.net not in self._todo
-        ]
-        self._held = held
-        if missing:
-            self._stats.ban_drift.add(("missing",), len(missing))
-            logger().warning("bans were missing in the kernel and are asserted anew", bans=len(missing))
-            self.take(missing)
+    async def _compare(self) -> Drift:
+        """Compare what the kernel holds with what is wanted, and have the difference mended.
+
+        What is decided and not yet done is not wanted here: the kernel is to hold what it held, until it is done.
+        """
+        async with self._look, self._turn:
+            bans, now = self._wanted(), self._clock()
+            waiting = {net: self.held.get(net) for net in (*self._flight, *self._todo)}
+            self.held.watch()
+
+            def work() -> tuple[Drift, Held]:
+                wanted = {ban.net: ban for ban in bans} | waiting
+                asserted = {net: ban for net, ban in wanted.items() if ban is not None}
+                drift = self._firewall.reconcile(asserted, now, keep_foreign=self._keep_foreign)
+                return drift, Held.of(drift, asserted)
+
+            drift, held = await asyncio.get_running_loop().run_in_executor(self._aside, work)
+            self.held = held.after(self.held)
+            self._object(drift.refused)
+        return drift
+
+    def _tell(self, drift: Drift) -> None:
+        """Count and log in what the kernel differed from what was wanted."""
+        more = drift.foreign if not self._keep_foreign else self.held.more(drift.foreign)
+        found = {
+            "missing": drift.missing,
+            "foreign": more,
+            "timeout": drift.timeout,
+            "structure": drift.structure,
+        }
+        for kind, n in found.items():
+            self._stats.ban_drift.add((kind,), n)
+        if any(found.values()):
+            logger().warning("the kernel held other than what is wanted: mended", **found)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from guard.app._suspicion import Suspicion
 from guard.config import Config, FileTable, StdinTable
 from guard.firewall import Firewall
+from guard.firewall.monitor import Monitor
 from guard.firewall.permission import missing_capability
 from guard.firewall.protected import Protected
 from guard.log import logger
@@ -113,6 +115,11 @@ def firewall_of(config: Config, protected: Protected) -> Firewall:
 
     rule = config.rules.brute_force
     return NftablesFirewall(ports, rule.prefix4, rule.prefix6, protected)
+
+
+def suspicion_of(firewall: Firewall) -> Suspicion:
+    """Return what tells when to look after the firewall; the kernel tells of others' changes to nftables alone."""
+    return Suspicion(monitor=Monitor if firewall.name == "nftables" else None)
 
 
 def source_of(table: FileTable | StdinTable, positions: dict[str, str]) -> Source:

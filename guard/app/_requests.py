@@ -91,7 +91,11 @@ class Requests:
 
     async def _bans(self, _: Request) -> object:
         bans = sorted(self._engine.active_bans(), key=lambda ban: ban.at)
-        return {"schema": "mailward.bans/1", "bans": [self._shown(ban) for ban in bans]}
+        return {
+            "schema": "mailward.bans/1",
+            "bans": [self._shown(ban) for ban in bans],
+            "foreign": list(self._enforcer.strangers()),
+        }
 
     def _shown(self, ban: Ban) -> dict[str, object]:
         endless = math.isinf(ban.until)

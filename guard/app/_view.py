@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, Final
 
-from exporters.guard import Snapshot, SourceState
+from exporters.guard import DRIFTS, Snapshot, SourceState
 from guard.app._enforcer import Enforcer
 from guard.app._keeper import Keeper
 from guard.engine import Engine
@@ -59,6 +59,7 @@ class View:
             sources=[SourceState(health.name, health.up, health.lag) for health in self._healths()],
             wanted=self._engine.wanted(),
             enforced=self._enforcer.enforced(),
+            foreign=self._enforcer.foreign(),
             drops={family: (drops.packets, drops.bytes) for family, drops in self._enforcer.drops.items()},
             tracked=self._engine.tracked(),
             store_up=not self._keeper.trouble,
@@ -104,7 +105,12 @@ class View:
                 "unjudged": stats.auth_unjudged.total(),
                 "unparsed": stats.unparsed.total(),
             },
-            "bans": {"wanted": self._engine.wanted(), "enforced": self._enforcer.enforced()},
+            "bans": {
+                "wanted": self._engine.wanted(),
+                "enforced": self._enforcer.enforced(),
+                "foreign": self._enforcer.foreign(),
+                "drift": {kind: stats.ban_drift.values.get((kind,), 0) for kind in DRIFTS},
+            },
             "tracked": self._engine.tracked(),
             "firewall": self._firewall(),
             "store": {"kind": self._store, "up": not self._keeper.trouble, "detail": self._keeper.trouble},

@@ -45,6 +45,9 @@ def bans(*, config: Config = None, format: Literal["text", "json"] = "text") -> 
     ]  # fmt: skip
     heading(f"bans in force: {len(rows)}")
     table(columns, rows)
+    if found["foreign"]:
+        heading(f"in the kernel, but nobody decided them: {len(found['foreign'])}")
+        table((Column("net"),), [(net,) for net in found["foreign"]])
     return DONE
 
 

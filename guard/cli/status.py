@@ -68,8 +68,11 @@ def _show(found: dict[str, Any], *, clear: bool) -> None:
         f"attempts   {attempts['failures']} failed, {attempts['successes']} logins, {attempts['unjudged']} unjudged, "
         f"{attempts['unparsed']} lines unreadable"
     )
+    foreign, drift = sum(bans["foreign"].values()), sum(bans["drift"].values())
     console.print(
         f"bans       {sum(bans['wanted'].values())} wanted, {sum(bans['enforced'].values())} enforced"
+        + (f", {foreign} of them foreign" if foreign else "")
+        + (f", {drift} differences mended" if drift else "")
     )
     _part("firewall", firewall["backend"], firewall["up"], firewall["detail"])
     _part("store", store["kind"], store["up"], store["detail"])

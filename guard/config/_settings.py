@@ -173,6 +173,7 @@ class Firewall(Table):
     ports: Ports = [25, 80, 110, 143, 443, 465, 587, 993, 995, 4190]
     ssh_ports: list[Port] = [22]
     close_sockets: bool = True
+    foreign: Literal["keep", "remove"] = "keep"
 
 
 class StoreTable(Table):

@@ -2,7 +2,8 @@
 
 A backend has effects and no opinion.  It bans what it is told for as long as it is told, says what it could
 not do and why, and refuses only what would harm the host itself (`guard.firewall.admission`).
-A backend belongs to one thread at a time: the libraries underneath are not thread-safe.
+A backend belongs to one thread at a time: the libraries underneath are not thread-safe.  The one exception is
+`reconcile` of a backend that says `aside`.
 """
 
 from __future__ import annotations
@@ -69,6 +70,10 @@ class Firewall(Protocol):
     def name(self) -> str:
         """The backend's name in the configuration: `nftables`, `iptables`, `none`."""
 
+    @property
+    def aside(self) -> bool:
+        """Whether `reconcile` may run in a second thread while `apply` and `drops` go on in the first."""
+
     def open(self) -> None:
         """Make what is missing, and keep what is there, bans included.
 
@@ -80,6 +85,15 @@ class Firewall(Protocol):
 
         When it returns, all others are in force.  The last action on a net decides; a ban that has ended by
         `now` is skipped; a ban of a banned net sets its end anew; an unban of a net not banned is no error.
+        """
+
+    def reconcile(self, wanted: Mapping[str, Ban], now: float, *, keep_foreign: bool = True) -> Drift:
+        """Compare what the kernel holds with `wanted` (net -> its ban), mend the difference, and say what it was.
+
+        `wanted` holds every ban that should be in force as of `now` and that `apply` was given, or is given here for
+        the first time: after `open` this is how bans come back.  What `apply` does meanwhile is not undone.  At no
+        moment a ban that is held and wanted is gone.  Nets that nobody wants stay, or go with `keep_foreign=False`.
+        Raises FirewallError where it cannot be mended.
         """
 
     def banned(self) -> list[Element]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from guard.firewall import Drops, Element, Refused
+from guard.firewall import Drift, Drops, Element, Refused
 from guard.firewall.admission import Admission
 from guard.model import Ban
 
@@ -26,6 +26,7 @@ class DryRunFirewall:
     """A `Firewall` in memory; nothing reaches the kernel."""
 
     name: Final = "none"
+    aside: Final = False
 
     def __init__(
         self,
@@ -55,6 +56,12 @@ class DryRunFirewall:
             else:
                 refused.append(Refused(action, f"the dry run keeps {self._limit} nets at most"))
         return refused
+
+    def reconcile(self, wanted: Mapping[str, Ban], now: float, *, keep_foreign: bool = True) -> Drift:
+        """Hold exactly `wanted`: nobody else has a hand in our memory."""
+        self.flush()
+        refused = self.apply(list(wanted.values()), now)
+        return Drift(held=frozenset(self._ends), refused=tuple(refused))
 
     def banned(self) -> list[Element]:
         """Return what would be shut out at this moment."""

@@ -12,7 +12,7 @@ from exporters.guard import GuardCollector, Snapshot, SourceState
 from guard.stats import Stats
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
-EMPTY = Snapshot("1.2", [SourceState("mail", True, 0.5)], {}, {}, {}, {}, True, False, 5.0, True)
+EMPTY = Snapshot("1.2", [SourceState("mail", True, 0.5)], {}, {}, {}, {}, {}, True, False, 5.0, True)
 
 # As contracts.md has them: name, type, labels.
 CONTRACT = {
@@ -32,6 +32,7 @@ CONTRACT = {
     "mailward_unbans": ("counter", {"cause"}),
     "mailward_bans_wanted": ("gauge", {"family"}),
     "mailward_bans_enforced": ("gauge", {"family"}),
+    "mailward_bans_foreign": ("gauge", {"family"}),
     "mailward_ban_drift": ("counter", {"kind"}),
     "mailward_dropped_packets": ("counter", {"family"}),
     "mailward_dropped_bytes": ("counter", {"family"}),

@@ -163,9 +163,12 @@ class Enforcer:
 
     async def _batch(self) -> None:
         async with self._turn:
-            await self._do()
+            trouble = await self._do()
+        if trouble:
+            await self._recover(trouble)  # which takes a turn of its own
 
-    async def _do(self) -> None:
+    async def _do(self) -> str:
+        """Do what waits; return why the firewall cannot, "" where it could.  Then it waits again."""
         todo, self._todo = self._todo, {}
         waiting, self._waiting = self._waiting, []
         trouble = ""
@@ -180,7 +183,7 @@ class Enforcer:
                 future.set_result(reasons)
         if trouble:
             self._todo = todo | self._todo
-            await self._recover(trouble)
+        return trouble
 
     async def _apply(self, todo: Mapping[str, tuple[Action, float]]) -> dict[str, str]:
         """Apply; return the reasons of what was refused, by net."""

@@ -22,8 +22,10 @@ run: setup ## guard this host; without the right to use nftables, only observe
 	unset MAILWARD_COMPILE; exec $(BIN)/mailward run
 
 test: setup check ## style, types, imports; what counts, on the compiled core; every test, on the sources
-	@MAILWARD_TEST_INSTALLED=1 $(BIN)/python -m pytest -rs tests/replay tests/properties tests/test_cut.py tests/test_bounded.py
-	@$(BIN)/python -m pytest -rs -m 'not docker'
+	@MAILWARD_TEST_INSTALLED=1 $(BIN)/python -m pytest -rs $(TOGETHER) tests/replay tests/properties tests/test_cut.py tests/test_bounded.py
+	@$(BIN)/python -m pytest -rs $(TOGETHER) -m 'not docker'
+# Half of the time tests wait for a kernel or a daemon.
+TOGETHER := -n 3
 
 docker-test: system .venv/.dev ## a ban against ports that Docker publishes: a real engine, a real container
 	@.ci/docker

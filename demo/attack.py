@@ -98,6 +98,7 @@ class Wire(threading.Thread):
         super().__init__(daemon=True)
         self.sent = self.arrived = 0
         self.last = time.monotonic()  # when the last byte arrived
+        self._closed = False  # the ban closes the server's side
         self._client, self._server, self._over = client, server, threading.Event()
         self.start()
 
@@ -110,12 +111,18 @@ class Wire(threading.Thread):
             self._receive(0.05)
 
     def _receive(self, patience: float) -> None:
-        if select.select([self._server], [], [], patience)[0]:
-            self.last = time.monotonic()
-            self.arrived += len(self._server.recv(4096))
+        if self._closed:
+            time.sleep(patience)
+        elif select.select([self._server], [], [], patience)[0]:
+            try:
+                self.arrived += len(self._server.recv(4096))
+            except ConnectionError:
+                self._closed = True
+            else:
+                self.last = time.monotonic()
 
     def dead(self) -> bool:
-        return self.sent - self.arrived > 20 and time.monotonic() - self.last > 0.3
+        return self._closed or (self.sent - self.arrived > 20 and time.monotonic() - self.last > 0.3)
 
     def stop(self) -> None:
         self._over.set()

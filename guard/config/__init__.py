@@ -69,7 +69,9 @@ LISTS: Final[tuple[Key, ...]] = get_args(Key)
 
 DEFAULT_PATH: Final = Path("/etc/mailward/mailward.toml")
 PREFIX: Final = "MAILWARD_"
-NOT_OURS: Final = re.compile(r"MAILWARD_(?:CONFIG|TEST_.*)")  # the path of the file; the test suite's own
+NOT_OURS: Final = re.compile(
+    r"MAILWARD_(?:CONFIG|COMPILE|TEST_.*)"
+)  # the file's path; the build's; the test suite's
 LOGS: Final = ("/var/log/mail.log", "/var/log/maillog", "/var/log/sogo/sogo.log", "/var/log/sogo.log")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import subprocess
+import sys
 import time
 
 import pytest
@@ -13,7 +15,8 @@ from guard.firewall import FirewallError
 from guard.firewall.nftables import NftablesFirewall
 from guard.firewall.ruleset import LONGEST
 from guard.model import Ban, Unban
-from tests.system.netns import HOST4, HOST6, mail_host
+from tests.daemon import environment
+from tests.system.netns import HOST4, HOST6, mail_host, requires_namespaces
 
 pytestmark = pytest.mark.system
 
@@ -203,6 +206,26 @@ def test_what_the_kernel_refuses_loses_no_other(opened):
     assert {item.reason for item in refused} == {"the set is full"}
     assert len(refused) == 100 - 4 + 20 - 4
     assert len(nets(firewall)) == 8
+
+
+SMALL_BUFFER = """
+from guard.firewall import nftables
+from guard.model import Ban
+nftables.BATCH = 20_000
+firewall = nftables.NftablesFirewall([25, 143])
+firewall._batch = nftables.BATCH
+firewall.open()
+bans = [Ban(f"198.18.{n >> 8}.{n & 255}/32", 0.0, 600.0, "brute_force") for n in range(20_000)]
+print(firewall.apply(bans, 0.0), len(firewall.banned()), firewall._batch < nftables.BATCH)
+"""
+
+
+def test_a_batch_too_long_for_the_socket_is_halved_and_loses_nothing():
+    """In a user namespace nobody may force the socket's buffer larger."""
+    requires_namespaces()
+    command = ("unshare", "--user", "--map-root-user", "--net", sys.executable, "-P", "-c", SMALL_BUFFER)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment())
+    assert (done.stdout, done.stderr) == ("[] 20000 True\n", "")
 
 
 def test_a_full_set_refuses_the_rest_and_says_so(opened):

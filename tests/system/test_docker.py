@@ -53,9 +53,14 @@ def firewall(place):
 
 
 @pytest.fixture
-def daemon(place, tmp_path):
+def rules(request):
+    return getattr(request, "param", 'ban = "3s"')
+
+
+@pytest.fixture
+def daemon(place, tmp_path, rules):
     within = ("ip", "netns", "exec", place.lab.host.name)
-    with Daemon(tmp_path, within=within, backend="nftables", rules='ban = "3s"') as daemon:
+    with Daemon(tmp_path, within=within, backend="nftables", rules=rules) as daemon:
         yield daemon
     place.lab.host.nft("delete table inet mailward")
 
@@ -163,6 +168,28 @@ def test_a_guesser_at_a_container_is_banned_by_the_daemon_and_let_in_again(place
     assert served(place, bystander)
     until(lambda: served(place, guesser), 6.0)
     assert published.upstream(RESUMES)
+
+
+@only("IPv6")
+@pytest.mark.parametrize("rules", ['ban = "1h"'], indirect=True)
+def test_a_daemons_bans_outlast_docker_restarting_and_drift_from_nothing(place, daemon):
+    for guesser in (GUESSER, GUESSER6):
+        guess(daemon, guesser)
+    daemon.until(lambda: [ban["enforced"] for ban in daemon.ask("bans")["bans"]] == [True, True], 2.0)
+    place.engine.stop()
+    place.engine.launch()
+    until(place.engine.answers, 20.0)
+    place.engine.settle()
+    assert silent(place, GUESSER)
+    assert silent(place, GUESSER6)
+    assert served(place, BYSTANDER)
+    assert served(place, BYSTANDER6)
+    bans = daemon.ask("status")["bans"]
+    assert (bans["wanted"], bans["enforced"], sum(bans["drift"].values())) == (
+        {"ipv4": 1, "ipv6": 1},
+        {"ipv4": 1, "ipv6": 1},
+        0,
+    )
 
 
 @each_family

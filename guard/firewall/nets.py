@@ -9,18 +9,14 @@ from typing import NamedTuple
 
 
 class Net(NamedTuple):
-    """A net that was read and found well-formed; `address` is canonical text and safe in a command."""
+    """A net that was read and found well-formed; `address` and `text` are canonical and safe in a command."""
 
+    text: str  # in CIDR notation
     address: str
     width: int
     family: int  # 4 or 6
     first: int
     last: int
-
-    @property
-    def text(self) -> str:
-        """The net in CIDR notation."""
-        return f"{self.address}/{self.width}"
 
 
 def read_net(text: str) -> Net:
@@ -45,7 +41,8 @@ def read_net(text: str) -> Net:
     last = first | (1 << (bits - width)) - 1
     if first & (1 << (bits - width)) - 1:
         raise ValueError(f"bits are set beyond the prefix: {text!r}")
-    return Net(socket.inet_ntop(family, packed), width, 4 if bits == 32 else 6, first, last)
+    canonical = socket.inet_ntop(family, packed)
+    return Net(f"{canonical}/{width}", canonical, width, 4 if bits == 32 else 6, first, last)
 
 
 class Ranges:

@@ -13,6 +13,7 @@ _CACHE: Final = 1 << 17
 _MAPPED: Final = 0xFFFF
 
 _read: dict[str, str | None] = {}
+_packed: dict[bytes, str] = {}
 
 
 def read(text: str) -> str | None:
@@ -222,9 +223,16 @@ def of_session(session: str) -> str | None:
             raw = a2b_base64(session)
             return f"{raw[8]}.{raw[9]}.{raw[10]}.{raw[11]}"
         if len(session) == 32:
-            raw = a2b_base64(session)
-            value = int.from_bytes(raw[8:24], "big")
-            return text6(value) if value >> 32 != _MAPPED else _text4(value & 0xFFFFFFFF)
+            packed = a2b_base64(session)[8:24]
+            known = _packed.get(packed)
+            if known is not None:
+                return known
+            value = int.from_bytes(packed, "big")
+            address = text6(value) if value >> 32 != _MAPPED else _text4(value & 0xFFFFFFFF)
+            if len(_packed) >= _CACHE:
+                _packed.clear()
+            _packed[packed] = address
+            return address
     except (ValueError, IndexError):
         pass
     return None

@@ -17,10 +17,16 @@ _names: dict[str, str] = {}
 
 
 def _one(name: str) -> str:
-    """Return the one copy of a name: guessers try the same names from everywhere."""
+    """Return the one copy of a name in lower case: guessers try the same names from everywhere."""
+    known = _names.get(name)
+    if known is not None:
+        return known
     if len(_names) >= _NAMES:
         _names.clear()
-    return _names.setdefault(name, name)
+    lower = name.lower()
+    lower = _names.setdefault(lower, lower)
+    _names[name] = lower
+    return lower
 
 
 @mypyc_attr(acyclic=True)
@@ -60,22 +66,21 @@ class Source(Entry):
 
     def named(self, user: str, n: int) -> None:
         """Note a user name, and `n` failures for it (0: a success; negative: taken back)."""
-        if not user.islower():
-            user = user.lower()
+        name = _one(user)
         if self.user is None:
-            self.user = _one(user)
-        if self.user == user:
+            self.user = name
+        if self.user == name:
             self.user_failures += n
             return
         users = self.users
         if users is None:
-            self.users = {_one(user): n}
+            self.users = {name: n}
             return
-        known = users.get(user)
+        known = users.get(name)
         if known is not None:
-            users[user] = known + n
+            users[name] = known + n
         elif len(users) < _USERS:
-            users[_one(user)] = n
+            users[name] = n
 
     def failures_for(self, user: str) -> int:
         """Return how often the address failed for one user."""

@@ -29,6 +29,8 @@ MIGRATIONS: Final = (
                           value TEXT NOT NULL);
     CREATE INDEX history_at ON history (at);
     """,
+    # Books of addresses have other fields: they begin anew.  Bans, repeat offenders, sessions and positions stay.
+    "DELETE FROM row WHERE kind IN ('client', 'source', 'window');",
 )
 DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 PRUNE: Final = 3600.0  # seconds between two prunings of the history

@@ -130,6 +130,19 @@ def test_damaged_file_is_set_aside_and_a_fresh_one_started(path, opened, damage)
     assert store.load().rows == [("t", "k", "v")]
 
 
+def test_state_of_the_first_schema_keeps_bans_and_loses_the_books_of_addresses(path, opened):
+    store = opened(path)
+    kinds = ("ban", "client", "offender", "session mx", "source", "window")
+    store.save([(kind, "k", "[]") for kind in kinds], {"stream": "9"})
+    store.close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version=1")
+    db.close()
+    state = opened(path).load()
+    assert sorted(kind for kind, _, _ in state.rows) == ["ban", "offender", "session mx"]
+    assert state.positions == {"stream": "9"}
+
+
 def test_state_of_a_newer_release_is_refused_and_left_alone(path, opened):
     opened(path).close()
     with sqlite3.connect(path) as db:

@@ -176,7 +176,7 @@ class Judge:
         if user is None:
             return
         finding = self._logins.judge(success.at, success.ip, user, source.failures_for(user))
-        source.named(user, -source.failures_for(user))
+        source.forgive(user)
         if finding is not None:
             self.stats.findings.add((finding.rule,))
             self._findings.append(finding)

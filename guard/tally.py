@@ -10,6 +10,7 @@ from guard.bounded import Bounded, Entry
 
 _USERS: Final = 1000
 _NAMES: Final = 1 << 16
+_LONGEST: Final = 254  # characters kept of a name: no mail address is longer (RFC 5321, 4.5.3.1.3)
 _SPAN: Final = 40 * 86400.0
 
 
@@ -18,6 +19,8 @@ _names: dict[str, str] = {}
 
 def _one(name: str) -> str:
     """Return the one copy of a name in lower case: guessers try the same names from everywhere."""
+    if len(name) > _LONGEST:
+        name = name[:_LONGEST]
     known = _names.get(name)
     if known is not None:
         return known
@@ -84,10 +87,10 @@ class Source(Entry):
 
     def failures_for(self, user: str) -> int:
         """Return how often the address failed for one user."""
-        user = user.lower()
-        if self.user == user:
+        name = _one(user)
+        if self.user == name:
             return self.user_failures
-        return 0 if self.users is None else self.users.get(user, 0)
+        return 0 if self.users is None else self.users.get(name, 0)
 
     def forgive(self, user: str) -> None:
         """Forget the failures for one user."""

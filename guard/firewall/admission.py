@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from guard.model import Unban
 
-__all__ = ["Admission", "Net", "read_net"]
-
 
 class Admission:
     """Admits a net as a ban, or says why not."""

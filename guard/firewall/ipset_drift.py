@@ -12,7 +12,7 @@ from guard.model import Ban
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from guard.firewall.admission import Net
+    from guard.firewall.nets import Net
     from guard.model import Unban
 
 MEMORY: Final = 30.0  # seconds: bans are compared with the kernel long before they are so old

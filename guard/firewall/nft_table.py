@@ -8,16 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from guard.firewall import FirewallError, nft_dump
-from guard.firewall.admission import read_net
 from guard.firewall.differences import paced
 from guard.firewall.libnftables import NOT_PERMITTED, Library
+from guard.firewall.nets import read_net
 from guard.firewall.ruleset import LEFTOVERS, Width, bans_in, hash_set, width_of
 from guard.model import Ban
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from guard.firewall.admission import Net
+    from guard.firewall.nets import Net
     from guard.firewall.ruleset import Listing, Ruleset
     from guard.model import Unban
 

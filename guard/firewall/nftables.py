@@ -15,9 +15,10 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from guard.firewall import STRANGERS, Drift, Drops, Element, FirewallError, Refused, nft_dump
-from guard.firewall.admission import Admission, Net, read_net
+from guard.firewall.admission import Admission
 from guard.firewall.differences import Differences, Recent, compare, paced
 from guard.firewall.libnftables import ABSENT, NO_ROOM, NOT_PERMITTED, TOO_LONG
+from guard.firewall.nets import Net, read_net
 from guard.firewall.nft_table import Table
 from guard.firewall.permission import missing_library
 from guard.firewall.ruleset import HASH_SIZE, WIDTHS, Ruleset, Width, hash_set

@@ -28,7 +28,7 @@ from guard.model import Ban
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from guard.firewall.admission import Net
+    from guard.firewall.nets import Net
     from guard.model import Unban
 
 CHAIN: Final = "banned"

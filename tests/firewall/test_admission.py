@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard.firewall.admission import Admission, read_net
+from guard.firewall.admission import Admission
+from guard.firewall.nets import read_net
 from guard.model import Ban, Unban
 
 NETS = st.one_of(

@@ -76,6 +76,7 @@ class SourceState(NamedTuple):
     name: str
     up: bool
     lag: float  # seconds since everything written was last read
+    lost: int = 0  # how often something could not be delivered
 
 
 class Snapshot(NamedTuple):
@@ -116,10 +117,14 @@ class GuardCollector(Collector):
         lag = GaugeMetricFamily(
             "mailward_ingest_lag_seconds", "Seconds since everything written was last read", labels=["source"]
         )
+        lost = CounterMetricFamily(
+            "mailward_source_lost", "How often a source could not deliver something", labels=["source"]
+        )
         for source in now.sources:
             up.add_metric([source.name], float(source.up))
             lag.add_metric([source.name], source.lag)
-        yield from (up, lag)
+            lost.add_metric([source.name], source.lost)
+        yield from (up, lag, lost)
         yield _gauge(
             "bans_wanted", "family", "Bans that the rules and the administrator decided", now.wanted, FAMILIES
         )

@@ -37,7 +37,7 @@ from guard.app._routes import routes
 from guard.app._systemd import notify, watchdog_seconds
 from guard.app._view import View
 from guard.clock import Clock
-from guard.config import Config, ConfigError, FileTable, StdinTable
+from guard.config import Config, ConfigError
 from guard.control import ControlError
 from guard.control.server import ControlServer
 from guard.engine import Engine
@@ -94,7 +94,6 @@ class Daemon:
 
     async def _begin(self, config: Config, stack: contextlib.AsyncExitStack) -> None:
         """Make every part, in the order in which they need each other."""
-        tables = [t for t in config.sources() if isinstance(t, FileTable | StdinTable)]
         ports = None if config.firewall.ports == "all" else config.firewall.ports
         sessions = SshSessions(config.firewall.ssh_ports)
         self._protected = Protected(config.lists.trusted, sessions)
@@ -138,7 +137,7 @@ class Daemon:
         except FirewallError as error:
             raise CannotRunError(REFUSED, str(error)) from None
         stack.push_async_callback(self._enforcer.close)
-        self._intake = Intake(tables, state.positions, self._pipeline)
+        self._intake = Intake(config.sources(), state.positions, self._pipeline)
         self._view = View(engine, self._enforcer, self._keeper, self._intake.sources, config.store.url)
         self._requests = Requests(
             self._pipeline, self._enforcer, self._view, reasons, self._lists, self._reassert

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from guard.app._pipeline import Pipeline
-from guard.app._place import source_of
-from guard.config import FileTable, StdinTable
+from guard.app._sources import source_of
+from guard.config import AnySource
 from guard.log import logger
 from guard.sources import Source
 
@@ -19,9 +19,7 @@ RESTART: Final = 30.0  # the longest wait before a source that failed is made ag
 class Intake:
     """Owns the sources that `tables` describe; `positions` are where they stood when the state was saved."""
 
-    def __init__(
-        self, tables: Sequence[FileTable | StdinTable], positions: dict[str, str], pipeline: Pipeline
-    ) -> None:
+    def __init__(self, tables: Sequence[AnySource], positions: dict[str, str], pipeline: Pipeline) -> None:
         self.sources: list[Source] = [source_of(table, positions) for table in tables]
         self._tables = tables
         self._pipeline = pipeline

@@ -11,15 +11,12 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from guard.app._suspicion import Suspicion
-from guard.config import Config, FileTable, StdinTable
+from guard.config import Config
 from guard.firewall import Firewall
 from guard.firewall.monitor import Monitor
 from guard.firewall.permission import missing_capability
 from guard.firewall.protected import Protected
 from guard.log import logger
-from guard.sources import Source
-from guard.sources.file import FileSource
-from guard.sources.stdin import StdinSource
 
 WRONG: Final = 2
 REFUSED: Final = 3
@@ -120,17 +117,6 @@ def firewall_of(config: Config, protected: Protected) -> Firewall:
 def suspicion_of(firewall: Firewall) -> Suspicion:
     """Return what tells when to look after the firewall; the kernel tells of others' changes to nftables alone."""
     return Suspicion(monitor=Monitor if firewall.name == "nftables" else None)
-
-
-def source_of(table: FileTable | StdinTable, positions: dict[str, str]) -> Source:
-    """Return the source that `table` describes; it takes its own of all saved `positions`."""
-    if isinstance(table, StdinTable):
-        return StdinSource(table.name)
-
-    def note(text: str) -> None:
-        logger().warning("source", source=table.name, note=text)
-
-    return FileSource(table.name, table.path, positions, start=table.start, note=note)
 
 
 def local_zone() -> tzinfo:

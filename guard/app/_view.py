@@ -56,7 +56,7 @@ class View:
         """Return what the exporter shows beside the counters."""
         return Snapshot(
             version=self._version,
-            sources=[SourceState(health.name, health.up, health.lag) for health in self._healths()],
+            sources=[SourceState(h.name, h.up, h.lag, h.lost) for h in self._healths()],
             wanted=self._engine.wanted(),
             enforced=self._enforcer.enforced(),
             foreign=self._enforcer.foreign(),

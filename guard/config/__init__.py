@@ -72,6 +72,7 @@ PREFIX: Final = "MAILWARD_"
 NOT_OURS: Final = re.compile(
     r"MAILWARD_(?:CONFIG|COMPILE|TEST_.*)"
 )  # the file's path; the build's; the test suite's
+SUPPORTED: Final = (FileTable, StdinTable)  # the sources that this release has
 LOGS: Final = ("/var/log/mail.log", "/var/log/maillog", "/var/log/sogo/sogo.log", "/var/log/sogo.log")
 
 
@@ -179,11 +180,9 @@ class Config(BaseSettings):
     def unsupported(self) -> list[Problem]:
         """Return what is asked for rightly and this release does not have: `run` refuses, `check` says so."""
         found = [
-            self._problem(
-                ("source", number, "type"), f'"{source.type}" is not in this release; expected file or stdin'
-            )
+            self._problem(("source", number, "type"), f'"{source.type}" is not in this release')
             for number, source in enumerate(self.source)
-            if not isinstance(source, FileTable | StdinTable)
+            if not isinstance(source, SUPPORTED)
         ]
         if self.store.url.startswith("redis"):
             found.append(

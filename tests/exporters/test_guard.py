@@ -42,6 +42,7 @@ CONTRACT = {
     "mailward_evicted": ("counter", {"kind"}),
     "mailward_ignored": ("counter", {"reason"}),
     "mailward_source_up": ("gauge", {"source"}),
+    "mailward_source_lost": ("counter", {"source"}),
     "mailward_store_up": ("gauge", set()),
     "mailward_firewall_up": ("gauge", set()),
     "mailward_reload_timestamp_seconds": ("gauge", set()),

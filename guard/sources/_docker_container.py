@@ -9,7 +9,7 @@ from typing import Final
 from guard.sources import Chunk, Note, Put
 from guard.sources._backoff import Backoff
 from guard.sources._cursor import Cursor
-from guard.sources._docker_engine import AWAY, Container, Engine, GoneError, Log, RefusedError, why
+from guard.sources._docker_engine import AWAY, Container, Engine, GoneError, RefusedError, Stream, why
 from guard.sources._docker_lines import Pass, Place
 
 WAITS: Final = 0.05  # seconds without anything to read after which everything written was read
@@ -31,7 +31,7 @@ class Follower:
         self._place = place
         self._note = note
         self._wake = asyncio.Event()
-        self._log: Log | None = None
+        self._log: Stream | None = None
         self._drained = False  # the last connection gave everything there was
         self._waiting: float | None = None  # since when (monotonic) there is nothing to read
         self._caught_up = time.monotonic()
@@ -94,13 +94,13 @@ class Follower:
 
     async def _attach(self, engine: Engine, put: Put) -> None:
         """Deliver until the connection ends."""
-        framed = not await engine.has_terminal(self.container.id)
+        state = await engine.state(self.container.id)
         self._log = log = await engine.log(self.container.id, self._place.since())
         try:
             self._drained = False
             self.attached = True
             self.trouble = ""
-            reading = Pass(self._place, framed=framed)
+            reading = Pass(self._place, framed=not state.terminal)
             while data := await self._next(log):
                 lines = reading.feed(data, time.time())
                 await self._deliver(lines, reading.place(), put)
@@ -112,13 +112,15 @@ class Follower:
                     self._note(f"{self.container.name}: a line that is too long was left out")
             if reading.cut:
                 raise ConnectionResetError("the connection ended within a line")
+            if not state.running:
+                await self._deliver(reading.finish(time.time()), reading.place(), put)
             self._drained = True
         finally:
             self.attached = False
             self._log = None
             log.close()
 
-    async def _next(self, log: Log) -> bytes:
+    async def _next(self, log: Stream) -> bytes:
         self._waiting = began = time.monotonic()
         try:
             return await log.read()
@@ -140,7 +142,9 @@ class Follower:
         refused = isinstance(error, RefusedError) and "support reading" in said
         remedy = "; give the service the log driver json-file, local or journald" if refused else ""
         trouble = f"{self.container.name}: its log cannot be read: {said}{remedy}"
-        if trouble != self.trouble:
+        if trouble != self.trouble and not isinstance(
+            error, AWAY
+        ):  # that the engine is away is the source's to tell
             self._note(trouble)
         self.trouble = trouble
 

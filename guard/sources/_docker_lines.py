@@ -136,7 +136,6 @@ class Pass:
     def feed(self, data: bytes, now: float) -> bytes:
         """Take what has arrived; return the lines that are whole.  Raises ValueError for what are no frames."""
         done: list[bytes] = []
-        future = b""
         for kind, piece in self._frames(data) if self._framed else self._raw(data):
             if kind == _ENGINE:
                 self.word = piece.decode(errors="replace").strip()[:300]
@@ -149,31 +148,59 @@ class Pass:
                 if not stamp:
                     self.word = piece.decode(errors="replace").strip()[:300]
                     continue
-            if self._halves or text[-1:] != b"\n":
-                whole = self._joined(kind, stamp, text)
-                if whole is None:
-                    continue
-                stamp, text = whole
-            mark = self._marks[kind]
-            if stamp > mark.stamp:
-                self._marks[kind] = Mark(stamp, 1)
-                self._skip[kind] = 0
-            elif stamp == mark.stamp:
-                if self._skip[kind]:
-                    self._skip[kind] -= 1
-                    continue
-                self._marks[kind] = Mark(stamp, mark.lines + 1)
-            else:
-                future = future or Place.at(now + 1.0).out.stamp
-                if mark.stamp < future:
-                    self._skip[kind] = mark.lines
-                    continue
-                self._marks[kind] = Mark(stamp, 1)
-            if len(text) > LONGEST:
-                self.lost += 1
-                continue
-            done.append(written(stamp, text))
+            if self._halves:
+                stamp, text = self._joined(kind, stamp, text, now, done)
+            if text[-1:] != b"\n":
+                self._halves[kind] = stamp, text
+            elif self._is_new(kind, stamp, now):
+                self._write(stamp, text, done)
         return b"".join(done)
+
+    def finish(self, now: float) -> bytes:
+        """Return the lines that will not be continued: those that a program left unfinished when it ended."""
+        done: list[bytes] = []
+        for kind, (stamp, text) in self._halves.items():
+            if self._is_new(kind, stamp, now):
+                self._write(stamp, text + b"\n", done)
+        self._halves.clear()
+        return b"".join(done)
+
+    def _joined(
+        self, kind: int, stamp: bytes, text: bytes, now: float, done: list[bytes]
+    ) -> tuple[bytes, bytes]:
+        """Join a piece to what was begun in its stream; what another stamp shows to be over is written."""
+        begun = self._halves.pop(kind, None)
+        if begun is None:
+            return stamp, text
+        if begun[0] == stamp:
+            return stamp, begun[1] + text if len(begun[1]) <= LONGEST else begun[1] + text[-1:]
+        if self._is_new(kind, begun[0], now):
+            self._write(begun[0], begun[1] + b"\n", done)
+        return stamp, text
+
+    def _is_new(self, kind: int, stamp: bytes, now: float) -> bool:
+        mark = self._marks[kind]
+        if stamp > mark.stamp:
+            self._marks[kind] = Mark(stamp, 1)
+            self._skip[kind] = 0
+            return True
+        if stamp == mark.stamp:
+            if self._skip[kind]:
+                self._skip[kind] -= 1
+                return False
+            self._marks[kind] = Mark(stamp, mark.lines + 1)
+            return True
+        if mark.stamp < Place.at(now + 1.0).out.stamp:
+            self._skip[kind] = mark.lines
+            return False
+        self._marks[kind] = Mark(stamp, 1)
+        return True
+
+    def _write(self, stamp: bytes, text: bytes, done: list[bytes]) -> None:
+        if len(text) > LONGEST:
+            self.lost += 1
+        else:
+            done.append(written(stamp, text))
 
     def _frames(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         data = self._rest + data if self._rest else data
@@ -197,19 +224,6 @@ class Pass:
             self._rest = self._rest[:64]  # its stamp, so that the end of the line has one
         for line in lines:
             yield _STDOUT, line + b"\n"
-
-    def _joined(self, kind: int, stamp: bytes, text: bytes) -> tuple[bytes, bytes] | None:
-        """Join the pieces of a line; None while it is unfinished."""
-        before, begun = self._halves.pop(kind, (stamp, b""))
-        if before != stamp:  # the engine was killed within a line
-            self.lost += 1
-            begun = b""
-        if len(begun) <= LONGEST:
-            begun += text
-        if text[-1:] == b"\n":
-            return stamp, begun
-        self._halves[kind] = stamp, begun
-        return None
 
 
 def written(stamp: bytes, text: bytes) -> bytes:

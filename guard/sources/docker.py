@@ -15,6 +15,7 @@ unread lines with it: that is counted and told.  Each container is a stream of i
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -23,12 +24,12 @@ from typing import Any, Final
 from guard.sources import Chunk, Health, Note, Put
 from guard.sources._backoff import Backoff
 from guard.sources._docker_container import Follower, stream_of
-from guard.sources._docker_engine import AWAY, Container, Engine, Event, GoneError, why
+from guard.sources._docker_engine import AWAY, Container, Engine, GoneError, RefusedError, why
 from guard.sources._docker_lines import Place
 
 SERVICES: Final = ("postfix", "dovecot", "sogo", "postfix-mailcow", "dovecot-mailcow", "sogo-mailcow")
 LOOK: Final = 10.0  # seconds between two lists of the containers; events have them listed at once
-LISTEN: Final = 30.0  # seconds before events that were refused are asked for again
+EVENT: Final = 1 << 20  # bytes; labels can be long
 CONTAINERS: Final = 64  # the most that one source follows
 REMEMBERED: Final = 1024  # containers
 
@@ -71,13 +72,13 @@ class DockerSource:
         self._engine = Engine(url)
         self._followers: dict[str, Follower] = {}  # by the container's id
         self._seen: dict[str, bool] = {}  # containers that were listed, oldest first
+        self._ended: dict[str, bool] = {}  # those whose follower has ended: a list can be older than that
         self._started: dict[str, bool] = {}  # those that were not, yet
         self._refused = 0  # containers beyond CONTAINERS
         self._lost = 0  # what the followers that are gone had lost
         self._trouble = ""
         self._away: float | None = time.monotonic()  # since when the engine does not answer
         self._look = asyncio.Event()
-        self._deaf = 0.0  # when (monotonic) the events ended; -1.0 while they are heard
 
     @property
     def name(self) -> str:
@@ -106,6 +107,7 @@ class DockerSource:
         """Deliver chunks until the task is cancelled."""
         backoff = Backoff()
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen())
             while True:
                 try:
                     await self._engine.connect()
@@ -118,34 +120,43 @@ class DockerSource:
 
     async def _watch(self, group: asyncio.TaskGroup, put: Put, backoff: Backoff) -> None:
         """List the containers now, at each event and every LOOK seconds, until the engine is away."""
-        end = self._engine.listen(self._heard)
-        self._deaf = -1.0
-        try:
-            while True:
-                self._look.clear()
-                found = await self._engine.containers(self._filters())
-                backoff.reset()
-                self._away = None
-                await self._reconcile(self._chosen(found), group, put)
-                try:
-                    async with asyncio.timeout(LOOK):
-                        await self._look.wait()
-                except TimeoutError:
-                    pass
-                if self._deaf >= 0 and time.monotonic() - self._deaf >= LISTEN:
-                    end()
-                    end = self._engine.listen(self._heard)
-                    self._deaf = -1.0
-        finally:
-            end()
+        while True:
+            self._look.clear()
+            found = await self._engine.containers(self._filters())
+            backoff.reset()
+            self._away = None
+            await self._reconcile(self._chosen(found), group, put)
+            try:
+                async with asyncio.timeout(LOOK):
+                    await self._look.wait()
+            except TimeoutError:
+                pass
 
-    def _heard(self, event: Event | None) -> None:
-        """Something happened to a container; None: the events have ended, as the engine may have."""
-        if event is None:
-            self._deaf = time.monotonic()
-        elif event.get("Action") in ("start", "destroy"):
-            self._happened(event["Action"], event.get("Actor") or {})
-        self._look.set()
+    async def _listen(self) -> None:
+        """Have the containers listed when something happens to one.  Without events that takes LOOK seconds."""
+        backoff = Backoff()
+        while True:
+            try:
+                await self._hear(backoff)
+            except (*AWAY, RefusedError, ValueError):
+                pass  # the list tells what is in the way
+            self._look.set()  # what ended the events may have ended the engine
+            await asyncio.sleep(backoff.pause())
+
+    async def _hear(self, backoff: Backoff) -> None:
+        events = await self._engine.events()
+        try:
+            backoff.reset()
+            self._look.set()  # what happened before is found by looking
+            rest = b""
+            while (piece := await events.read()) and len(rest) <= EVENT:
+                *lines, rest = (rest + piece).split(b"\n")
+                for event in map(json.loads, filter(None, lines)):
+                    if event.get("Action") in ("start", "destroy"):
+                        self._happened(event["Action"], event.get("Actor") or {})
+                    self._look.set()
+        finally:
+            events.close()
 
     def _happened(self, action: str, actor: Mapping[str, Any]) -> None:
         """Note what came and went between two looks: it was never read."""
@@ -222,6 +233,8 @@ class DockerSource:
         self._refused = 0
         for service, container in sorted(found, key=lambda one: one[1].created):
             follower = self._followers.get(container.id)
+            if container.id in self._ended:
+                continue
             if follower is None:
                 if len(self._followers) >= CONTAINERS:
                     self._refused += 1
@@ -253,12 +266,13 @@ class DockerSource:
     async def _until_gone(self, follower: Follower, put: Put) -> None:
         await follower.run(self._engine, put)
         self._lost += follower.lost
+        _remember(self._ended, follower.container.id)
         del self._followers[follower.container.id]
 
     async def _farewell(self, stream: str, put: Put) -> None:
         """A container with a saved position is not there any more."""
         try:
-            await self._engine.has_terminal(stream.rpartition("/")[2])
+            await self._engine.state(stream.rpartition("/")[2])
         except GoneError:
             self._lost += self._start != "now"
             since = self._saved[stream].dump().partition(" ")[0]

@@ -78,21 +78,20 @@ class Engine:
         self._client: Any = None
 
     async def connect(self) -> None:
-        """Speak to the engine for the first time."""
-        await self._probe()
-        self._client = await asyncio.to_thread(
-            docker.DockerClient, base_url=self._base, version="auto", timeout=TIMEOUT
-        )
+        """Agree on a version of the API, unless that is done: the SDK's connections renew themselves."""
+        if self._client is None:
+            self._client = await asyncio.to_thread(
+                docker.DockerClient, base_url=self._base, version="auto", timeout=TIMEOUT
+            )
 
     def close(self) -> None:
-        """Let go of the connections that wait for the next question."""
+        """Let go of all connections; another engine may speak another version."""
         if self._client is not None:
             self._client.close()
             self._client = None
 
     async def containers(self, labels: Sequence[str]) -> list[Container]:
         """Return the containers that have all `labels`, running or not."""
-        await self._probe()
         found = await asyncio.to_thread(
             self._api().containers, all=True, filters={"label": list(labels)} if labels else None
         )
@@ -146,10 +145,6 @@ class Engine:
         if self._client is None:
             raise ConnectionRefusedError("the engine is away")
         return self._client.api
-
-    async def _probe(self) -> None:
-        """Raise where nobody listens: the SDK would leave a socket behind."""
-        (await self._socket()).close()
 
     async def _socket(self) -> socket.socket:
         loop = asyncio.get_running_loop()

@@ -15,11 +15,14 @@ unread lines with it: that is counted and told.  Each container is a stream of i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+
+from docker.errors import APIError
 
 from guard.sources import Chunk, Health, Note, Put
 from guard.sources._backoff import Backoff
@@ -106,7 +109,9 @@ class DockerSource:
     async def run(self, put: Put) -> None:
         """Deliver chunks until the task is cancelled."""
         backoff = Backoff()
-        async with asyncio.TaskGroup() as group:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._engine.close)
+            group = await stack.enter_async_context(asyncio.TaskGroup())
             group.create_task(self._listen())
             while True:
                 try:
@@ -114,8 +119,8 @@ class DockerSource:
                     await self._watch(group, put, backoff)
                 except AWAY as error:
                     self._is_away(f"{self._url}: {why(error)}")
-                finally:
-                    self._engine.close()
+                    if isinstance(error, APIError):
+                        self._engine.close()
                 await asyncio.sleep(backoff.pause())
 
     async def _watch(self, group: asyncio.TaskGroup, put: Put, backoff: Backoff) -> None:

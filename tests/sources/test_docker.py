@@ -19,7 +19,12 @@ from tests.system.containers import requires_engine
 from tests.system.netns import mail_host
 from tests.system.stack import Stack, proxied, seq
 
-pytestmark = [pytest.mark.system, pytest.mark.docker]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.docker,
+    # The SDK leaves the socket of a connection that is refused to the garbage collector.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
 
 LINES = int(os.environ.get("MAILWARD_TEST_DOCKER_LINES", "20000"))
 PATIENCE = 20.0 + LINES / 5000
@@ -283,7 +288,7 @@ async def test_long_lines_both_streams_and_text_of_any_kind(stack):
     assert all(line.startswith(b"20") for line in whole)
     bare = [re.sub(rb"20\d\d-[0-9T:.-]+Z", b"*", line) for line in lines if line not in whole]
     assert bare == [
-        rb'{"log": "no time \u0000\udcff{\"log\": 1}\n", "time": "*"}',
+        rb'{"log": "no time \u0000\ufffd{\"log\": 1}\n", "time": "*"}',
         rb'{"log": "\n", "time": "*"}',
         rb'{"log": "{\"log\":\"x\"}\n", "time": "*"}',
         rb'{"log": "last\n", "time": "*"}',

@@ -106,10 +106,7 @@ class Follower:
                 await self._deliver(lines, reading.place(), put)
                 if reading.word:
                     raise RefusedError(reading.word)
-                if reading.lost:
-                    self.lost += reading.lost
-                    reading.lost = 0
-                    self._note(f"{self.container.name}: a line that is too long was left out")
+                self._miss(reading)
             if reading.cut:
                 raise ConnectionResetError("the connection ended within a line")
             if not state.running:
@@ -136,6 +133,19 @@ class Follower:
         await put(Chunk(self.name, self.stream, lines, Cursor(place.dump()), written=written))
         self._place = place  # only now: what is not taken is read again
         await asyncio.sleep(0)  # a queue that has room does not let others run
+
+    def _miss(self, reading: Pass) -> None:
+        """Count and tell what could not be delivered."""
+        if reading.lost:
+            self.lost += reading.lost
+            reading.lost = 0
+            self._note(f"{self.container.name}: a line that is too long was left out")
+        if reading.rotated:
+            self.lost += 1
+            reading.rotated = False
+            self._note(
+                f"{self.container.name}: its log was rotated away before it was read; raise max-size, max-file"
+            )
 
     def _tell(self, error: BaseException) -> None:
         said = why(error)

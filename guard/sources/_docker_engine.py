@@ -66,7 +66,6 @@ class State(NamedTuple):
 
     terminal: bool  # its log comes without frames
     running: bool
-    max_size: str  # at which its log is rotated, as it was configured: "20m"; "" for never
 
 
 class Engine:
@@ -113,10 +112,7 @@ class Engine:
             found = await asyncio.to_thread(self._api().inspect_container, container)
         except NotFound as error:
             raise GoneError(str(error.explanation)) from None
-        options = found["HostConfig"]["LogConfig"].get("Config") or {}
-        return State(
-            bool(found["Config"].get("Tty")), bool(found["State"].get("Running")), options.get("max-size", "")
-        )
+        return State(bool(found["Config"].get("Tty")), bool(found["State"].get("Running")))
 
     async def events(self) -> Stream:
         """Return what happens to containers from now on, a line of JSON each.  Raises RefusedError."""

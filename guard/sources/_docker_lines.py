@@ -31,8 +31,10 @@ _STAMP: Final = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z
 # What stands before the daemon's own text; with a zone it needs no other time, and is left as it is.
 _TIMED: Final = re.compile(
     rb"(?:[A-Z][a-z]{2} [ 0-3]\d [0-2]\d:[0-5]\d:[0-6]\d"
-    rb"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?) (?=[^ ])"
+    rb"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?) (?=[^ \n])"
 )
+# json-file and local stamp to the nanosecond, which no two lines of a stream share; journald to the microsecond.
+_COARSE: Final = b"000Z"
 _NEVER: Final = b"0001-01-01T00:00:00.000000000Z"
 
 
@@ -117,12 +119,15 @@ class Pass:
 
     def __init__(self, place: Place, *, framed: bool = True) -> None:
         self.lost = 0  # lines that were too long
+        self.rotated = False  # the line read last is not there any more, and others may be gone with it
         self.word = ""  # what the engine said last, an error mostly
         self._framed = framed
         self._rest = b""
         self._halves: dict[int, tuple[bytes, bytes]] = {}  # by stream: stamp and text of an unfinished line
         self._marks = {_STDOUT: place.out, _STDERR: place.err}
-        self._skip = {_STDOUT: place.out.lines, _STDERR: place.err.lines}
+        # How many lines with the mark's stamp are to come once more; none where the engine is not asked for them.
+        since = place.since()
+        self._skip = {k: m.lines if seconds_of(m.stamp) >= since else 0 for k, m in self._marks.items()}
 
     @property
     def cut(self) -> bool:
@@ -181,12 +186,15 @@ class Pass:
     def _is_new(self, kind: int, stamp: bytes, now: float) -> bool:
         mark = self._marks[kind]
         if stamp > mark.stamp:
+            self.rotated = self.rotated or self._skip[kind] > 0
             self._marks[kind] = Mark(stamp, 1)
             self._skip[kind] = 0
             return True
         if stamp == mark.stamp:
             if self._skip[kind]:
                 self._skip[kind] -= 1
+                return False
+            if stamp[-4:] != _COARSE:
                 return False
             self._marks[kind] = Mark(stamp, mark.lines + 1)
             return True

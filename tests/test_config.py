@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import os
+import socket
 import string
 import time
 import tomllib
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from guard.config import Config, ConfigError, FileTable, Problem, find_sources, load
+from guard.config import Config, ConfigError, DockerTable, FileTable, Problem, find_sources, load
 from guard.config._lines import locate
 from guard.config._list_file import _quickly
 from guard.config._values import NARROWEST, duration, net_to_deny
@@ -135,12 +136,82 @@ def test_sources_are_numbered_where_they_have_no_name(write):
     ]
 
 
+def test_source_docker_says_which_engine_and_which_containers(write, monkeypatch):
+    given = (
+        'url = "tcp://proxy:2375/", project = "mail", services = ["mta"], labels = ["a=b"], from = "start"'
+    )
+    table = f'source = [{{ type = "docker" }}, {{ type = "docker", {given}, name = "stack" }}]'
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    first, second = load(write(table)).source
+    assert isinstance(first, DockerTable)
+    assert isinstance(second, DockerTable)
+    assert (first.name, first.url, first.services) == ("docker1", "unix:///var/run/docker.sock", [])
+    assert (second.url, second.project, second.services) == ("tcp://proxy:2375", "mail", ["mta"])
+    assert (second.labels, second.start, second.name) == (["a=b"], "start", "stack")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://[::1]:2375")
+    first, second = load(write(table)).source
+    assert isinstance(first, DockerTable)
+    assert first.url == "tcp://[::1]:2375"
+    monkeypatch.setenv("DOCKER_HOST", "ssh://me@host")
+    with pytest.raises(
+        ConfigError, match=r"source\[1\].url: expected unix:///PATH or tcp://HOST:PORT in DOCKER_HOST"
+    ):
+        load(write(table))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("url", '"tcp://user:secret@proxy:2375"'),
+        ("url", '"https://proxy:2375"'),
+        ("url", '"unix://"'),
+        ("url", '"tcp://proxy:99999"'),
+        ("project", '"Mail/x"'),
+        ("services", '["a/b"]'),
+        ("labels", '["nothing"]'),
+        ("labels", '["a=b\\nc"]'),
+    ],
+)
+def test_source_docker_refuses_what_names_no_engine_or_container(write, key, value):
+    with pytest.raises(ConfigError, match=rf"source\[1\]\.{key}") as caught:
+        load(write(f'source = [{{ type = "docker", {key} = {value} }}]'))
+    assert "secret" not in str(caught.value)
+
+
+def test_source_docker_needs_its_package(write, monkeypatch):
+    config = load(write('source = [{ type = "docker" }]'))
+    assert config.unsupported() == []
+    monkeypatch.setattr("guard.config._docker.find_spec", lambda _: None)
+    (found,) = config.unsupported()
+    assert found.key == "source[1].type"
+    assert "pip install mailward[docker]" in found.expected
+
+
+def test_docker_is_found_where_no_log_is(tmp_path, monkeypatch):
+    there = tmp_path / "var/run/docker.sock"
+    there.parent.mkdir(parents=True)
+    monkeypatch.chdir(there.parent)  # a path longer than a socket's may be
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(there.name)
+        (found,) = find_sources(str(tmp_path))
+        assert isinstance(found, DockerTable)
+        assert (found.url, found.name) == (f"unix://{there}", "docker1")
+        monkeypatch.setattr("guard.config._docker.find_spec", lambda _: None)
+        with pytest.raises(ConfigError, match=r"docker.sock is there.*pip install mailward\[docker\]"):
+            find_sources(str(tmp_path))
+        (tmp_path / "var/log").mkdir()
+        (tmp_path / "var/log/mail.log").touch()
+        assert [source.type for source in find_sources(str(tmp_path))] == ["file"]
+
+
 def test_all_ports(write):
     assert load(write('firewall.ports = "all"')).firewall.ports == "all"
 
 
 def test_sources_are_found_where_mail_servers_write(tmp_path):
-    with pytest.raises(ConfigError, match=r"none of .*/var/log/mail.log, .*maillog, .*sogo.log is there"):
+    with pytest.raises(
+        ConfigError, match=r"none of .*/var/log/mail.log, .*maillog, .*sogo.log, .*docker.sock is there"
+    ):
         find_sources(str(tmp_path))
     log = tmp_path / "var/log"
     (log / "sogo").mkdir(parents=True)

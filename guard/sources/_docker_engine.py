@@ -218,6 +218,8 @@ def why(error: BaseException) -> str:
     while cause is not None:  # what urllib3, requests and the SDK have wrapped
         if isinstance(cause, TimeoutError) and not cause.args:
             return f"no answer in {TIMEOUT:g} s"
+        if isinstance(cause, PermissionError):
+            return f"{cause.strerror}: it takes the group docker, or a proxy before the engine"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__

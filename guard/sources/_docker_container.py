@@ -20,11 +20,10 @@ AGAIN: Final = 1.0  # a connection that lasted this long was not refused at once
 class Follower:
     """Delivers the log of `container` from `place` on."""
 
-    def __init__(self, name: str, service: str, container: Container, place: Place, note: Note) -> None:
+    def __init__(self, name: str, stream: str, container: Container, place: Place, note: Note) -> None:
         self.name = name
-        self.service = service
+        self.stream = stream
         self.container = container
-        self.stream = stream_of(name, service, container.id)
         self.trouble = ""  # what is in the way, in words
         self.attached = False
         self.lost = 0  # how often something could not be delivered
@@ -57,9 +56,8 @@ class Follower:
 
     async def run(self, engine: Engine, put: Put) -> None:
         """Deliver until the container is removed."""
-        await put(
-            Chunk(self.name, self.stream, b"", Cursor(self._place.dump()))
-        )  # or a kill would lose its lines
+        # Until its position is saved a kill would lose its lines.
+        await put(Chunk(self.name, self.stream, b"", Cursor(self._place.dump())))
         backoff = Backoff()
         while True:
             self._wake.clear()
@@ -104,13 +102,15 @@ class Follower:
             while data := await self._next(log):
                 lines = reading.feed(data, time.time())
                 await self._deliver(lines, reading.place(), put)
+                self._miss(reading)
                 if reading.word:
                     raise RefusedError(reading.word)
-                self._miss(reading)
             if reading.cut:
                 raise ConnectionResetError("the connection ended within a line")
             if not state.running:
-                await self._deliver(reading.finish(time.time()), reading.place(), put)
+                lines = reading.finish(time.time())
+                await self._deliver(lines, reading.place(), put)
+                self._miss(reading)
             self._drained = True
         finally:
             self.attached = False
@@ -144,7 +144,7 @@ class Follower:
             self.lost += 1
             reading.rotated = False
             self._note(
-                f"{self.container.name}: its log was rotated away before it was read; raise max-size, max-file"
+                f"{self.container.name}: its log was rotated before it was read; raise max-size, max-file"
             )
 
     def _tell(self, error: BaseException) -> None:
@@ -152,13 +152,7 @@ class Follower:
         refused = isinstance(error, RefusedError) and "support reading" in said
         remedy = "; give the service the log driver json-file, local or journald" if refused else ""
         trouble = f"{self.container.name}: its log cannot be read: {said}{remedy}"
-        if trouble != self.trouble and not isinstance(
-            error, AWAY
-        ):  # that the engine is away is the source's to tell
+        away = isinstance(error, AWAY)  # which is the source's to tell
+        if trouble != self.trouble and not away:
             self._note(trouble)
         self.trouble = trouble
-
-
-def stream_of(name: str, service: str, container: str) -> str:
-    """Return the stream of one container of a service: the old one and the new one are two."""
-    return f"{name}/{service}/{container[:12]}"

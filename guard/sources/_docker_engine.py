@@ -94,17 +94,20 @@ class Engine:
         found = await asyncio.to_thread(
             self._api().containers, all=True, filters={"label": list(labels)} if labels else None
         )
-        return [
-            Container(
-                one["Id"],
-                (one.get("Names") or ["/" + one["Id"][:12]])[0].lstrip("/"),
-                one.get("Labels") or {},
-                float(one["Created"]),
-                one.get("State") == "running",
-            )
-            for one in found
-            if one.get("State") not in ("removing", "dead")
-        ]
+        try:
+            return [
+                Container(
+                    one["Id"],
+                    (one.get("Names") or ["/" + one["Id"][:12]])[0].lstrip("/"),
+                    one.get("Labels") or {},
+                    float(one["Created"]),
+                    one.get("State") == "running",
+                )
+                for one in found
+                if one.get("State") not in ("removing", "dead")
+            ]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ConnectionResetError(f"expected a list of containers: {error!r}") from None
 
     async def state(self, container: str) -> State:
         """Return how a container is.  Raises GoneError where there is none."""
@@ -112,7 +115,10 @@ class Engine:
             found = await asyncio.to_thread(self._api().inspect_container, container)
         except NotFound as error:
             raise GoneError(str(error.explanation)) from None
-        return State(bool(found["Config"].get("Tty")), bool(found["State"].get("Running")))
+        try:
+            return State(bool(found["Config"].get("Tty")), bool(found["State"].get("Running")))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ConnectionResetError(f"expected a container: {error!r}") from None
 
     async def events(self) -> Stream:
         """Return what happens to containers from now on, a line of JSON each.  Raises RefusedError."""

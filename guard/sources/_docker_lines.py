@@ -127,6 +127,7 @@ class Pass:
         self._marks = {_STDOUT: place.out, _STDERR: place.err}
         # How many lines with the mark's stamp are to come once more; none where the engine is not asked for them.
         since = place.since()
+        self._fresh: set[int] = set()  # the streams that have sent something new
         self._skip = {k: m.lines if seconds_of(m.stamp) >= since else 0 for k, m in self._marks.items()}
 
     @property
@@ -189,6 +190,7 @@ class Pass:
             self.rotated = self.rotated or self._skip[kind] > 0
             self._marks[kind] = Mark(stamp, 1)
             self._skip[kind] = 0
+            self._fresh.add(kind)
             return True
         if stamp == mark.stamp:
             if self._skip[kind]:
@@ -198,7 +200,7 @@ class Pass:
                 return False
             self._marks[kind] = Mark(stamp, mark.lines + 1)
             return True
-        if mark.stamp < Place.at(now + 1.0).out.stamp:
+        if kind not in self._fresh or mark.stamp < Place.at(now + 1.0).out.stamp:
             self._skip[kind] = mark.lines
             return False
         self._marks[kind] = Mark(stamp, 1)

@@ -240,6 +240,19 @@ async def test_containers_by_their_labels(stack):
     assert [stream.rpartition("/")[0] for stream in reader.positions] == ["docker1/mine"]
 
 
+async def test_container_that_was_renamed_goes_on_under_its_new_name(stack):
+    reader, labels = Reader(), {"org.example.logs": "mail"}
+    writer = await asyncio.to_thread(stack.run, "x", seq(5, "a"), name="before", labels=labels)
+    more = {"labels": ["org.example.logs=mail"], "start": "start"}
+    async with Running(reader, stack.url, **more) as running:
+        await running.until(lambda: reader.seen("a") == 5)
+    await asyncio.to_thread(writer.rename, "after")
+    async with Running(reader, stack.url, **more) as running:
+        await running.until(lambda: [s.split("/")[1] for s in reader.positions] == ["after"])
+        await running.until(lambda: running.source.health().up)
+    assert (reader.seen("a"), reader.notes) == (5, [])
+
+
 async def test_two_projects_are_told_and_none_is_read(stack):
     for project in ("mail", "test"):
         await asyncio.to_thread(stack.run, "postfix", seq(5, project), project=project)

@@ -88,6 +88,13 @@ def test_clock_that_is_set_back_silences_nobody():
     assert texts(reading.feed(numbered(3, seconds=1) + numbered(4, seconds=1), NOW + 1)) == ["3", "4"]
 
 
+def test_engine_whose_clock_is_ahead_repeats_nothing():
+    data = numbered(1) + numbered(2)
+    reading = Pass(Place())
+    reading.feed(data, NOW - 100)
+    assert texts(Pass(reading.place()).feed(data + numbered(3), NOW - 100)) == ["3"]
+
+
 def test_log_that_was_rotated_away_is_noticed():
     reading = Pass(Place())
     reading.feed(numbered(1) + numbered(2), NOW)

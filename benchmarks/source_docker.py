@@ -38,10 +38,10 @@ async def measure(stack: Stack, count: int) -> None:
     used = time.process_time() - used
 
     echo = stack.run("dovecot", "exec /bin/busybox cat", project="echo", stdin_open=True)
-    with echo.attach_socket(params={"stdin": 1, "stream": 1}) as attached:
+    with echo.attach_socket(params={"stdin": 1, "stream": 1})._sock as attached:
 
         async def send(line: bytes) -> None:
-            attached._sock.sendall(line)
+            attached.sendall(line)
 
         waits = await _sources.latencies(
             DockerSource("docker", stack.url, project="echo"), send, lines[:SAMPLE]

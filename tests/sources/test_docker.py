@@ -15,6 +15,7 @@ import pytest
 
 from guard.sources import Chunk
 from guard.sources.docker import DockerSource
+from tests.daemon import Daemon
 from tests.system.containers import requires_engine
 from tests.system.netns import mail_host
 from tests.system.stack import Stack, proxied, seq
@@ -295,6 +296,45 @@ async def test_driver_that_cannot_be_read_is_told_once_with_the_remedy(stack):
         assert not running.source.health().up
         assert "json-file, local or journald" in running.source.health().detail
     assert len(reader.notes) == 1
+
+
+def test_daemon_counts_what_two_containers_tell_once_and_goes_on_after_a_kill(stack, tmp_path):
+    postfix = (
+        "mx postfix/submission/smtpd[4]: warning: unknown[198.51.100.7]: SASL PLAIN authentication failed: x"
+    )
+    dovecot = "auth: Info: passwd-file(alice@example.org,198.51.100.7): Password mismatch"
+    ends = []
+    for service, line in (("postfix", postfix), ("dovecot", dovecot)):
+        writer = stack.run(
+            service, f"while read -r n; do echo 'Nov 25 18:00:00 {line}'; done", stdin_open=True
+        )
+        ends.append(writer.attach_socket(params={"stdin": 1, "stream": 1})._sock)
+
+    def guess(times: int) -> None:
+        for end in ends:
+            end.sendall(b"n\n" * times)
+
+    def failures() -> int:
+        total: int = daemon.ask("report")["failures"]["total"]
+        return total
+
+    source = f'[[source]]\ntype = "docker"\nurl = "{stack.url}"\n'
+    with contextlib.ExitStack() as closing:
+        for end in ends:
+            closing.enter_context(end)
+        daemon = closing.enter_context(Daemon(tmp_path, more=source))
+        daemon.until(lambda: all(one["up"] for one in daemon.ask("status")["sources"]))
+        guess(3)
+        daemon.until(lambda: failures() == 3)
+        daemon.has_read(6)
+        daemon.has_saved()
+        daemon.kill()
+        guess(2)
+        daemon.start()
+        daemon.has_read(4)
+        daemon.until(lambda: daemon.ask("bans")["bans"])
+        assert failures() == 5
+        assert daemon.ask("bans")["bans"][0]["net"] == "198.51.100.7/32"
 
 
 async def test_long_lines_both_streams_and_text_of_any_kind(stack):

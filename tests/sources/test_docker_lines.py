@@ -13,6 +13,7 @@ from guard.clock import Clock
 from guard.engine import Engine
 from guard.model import Policy
 from guard.sources._docker_lines import LONGEST, Mark, Pass, Place, padded, seconds_of, written
+from tests.replay import cases
 
 NOW = 1_764_093_600.0  # 2025-11-25T18:00:00Z
 OUT, ERR, ENGINE = 1, 2, 3
@@ -253,6 +254,28 @@ def test_smtp_attempt_that_both_containers_tell_of_counts_once(generation, first
     assert source["first"].startswith("2025-11-25T18:00:00"), (
         "the engine's time, whatever the container's zone"
     )
+
+
+@pytest.mark.parametrize("case", ["bookworm-filelog", "trixie-filelog", "bookworm-mailcow", "trixie-default"])
+def test_whole_captures_count_alike_from_two_containers(case):
+    """What real daemons wrote, through log_path and postlogd or through syslog, as their two containers would: each
+    under a host name of its own, with the engine's time for theirs.  Every address is counted right."""
+    engine = Engine(cases.policy(case), clock=cases.clock(case))
+    hosts = {b"postfix": b"3f0a7f6ac1d2", b"dovecot": b"9b1c2d3e4f50"}
+    readings = {service: Pass(Place()) for service in hosts}
+    at, n = 0.0, 0
+    for log, line in cases.stream(case, cases.expected(case)["logs"]):
+        service = (
+            b"dovecot" if log.startswith("dovecot") or line[16:].startswith(b"mx dovecot") else b"postfix"
+        )
+        host = hosts[service] if line[16:19] == b"mx " else line[16:18]
+        at, n = max(at, cases.clock(case).read(line[:15].decode())), n + 1
+        lines = readings[service].feed(frame(line[:16] + host + line[18:], at - NOW, n), at)
+        engine.feed(f"docker1/{service.decode()}/0", lines)
+    report = json.loads(engine.report_text())
+    assert report["lines"] == {**report["lines"], "read": n, "unparsed": 0}
+    assert cases.wrong_counts(case, report) == {}
+    assert cases.wrongful_bans(case, report, 5) == []
 
 
 def test_time_of_a_container_with_another_zone_is_the_engines():

@@ -73,7 +73,7 @@ class Pipeline:
         actions = engine.feed(stream, chunk.data, now, chunk.name) if chunk.data else []
         if chunk.end:
             actions += engine.finish(stream, now, chunk.name)
-        if stream not in self._positions:
+        if chunk.position is not None and stream not in self._positions:
             self.fresh.set()
         self._positions[stream] = chunk.position
         self._moved.add(stream)

@@ -7,7 +7,7 @@ import contextlib
 import ipaddress
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from guard.sources import Chunk, Note, Put
@@ -188,38 +188,44 @@ class Listener:
 
     async def _streams(self, made: socket.socket, put: Put) -> None:
         async with asyncio.TaskGroup() as group:
+
+            def begin(connection: socket.socket) -> None:
+                task = group.create_task(self._serve(connection, put))
+                self._served[task] = None
+                task.add_done_callback(self._served.pop)
+
             try:
                 while True:
-                    connection = await self._accepted(made)
-                    task = group.create_task(self._serve(connection, put))
-                    self._served[task] = None
-                    task.add_done_callback(self._served.pop)
+                    await _readable(made)
+                    if not self._accept(made, begin):
+                        await asyncio.sleep(0.1)
             except asyncio.CancelledError:
+                self._accept(made, begin)  # who is connected has begun to send
                 made.close()
+                await asyncio.sleep(0)  # they begin
                 await self._part()
                 raise
 
-    async def _accepted(self, made: socket.socket) -> socket.socket:
-        """Return the next connection that is taken; those that are not are closed."""
+    def _accept(self, made: socket.socket, begin: Callable[[socket.socket], None]) -> bool:
+        """Begin with every connection that waits, or turn it away; False when the kernel gives none for now."""
         while True:
             try:
-                connection, peer = await asyncio.get_running_loop().sock_accept(made)
+                connection, peer = made.accept()
+            except BlockingIOError:
+                return True
             except OSError as error:  # no descriptor is free, or the peer has gone again
                 self._tell("accept", f"a connection is not taken: {error.strerror or error}")
-                await asyncio.sleep(0.1)
-                continue
+                return False
             if not self._address.path and not self._may(peer[0]):
                 connection.close()
             elif len(self._served) >= self._terms.connections:
-                self._tell(
-                    "many", f"{self._terms.connections} senders are connected: another one is turned away"
-                )
+                self._tell("many", f"{self._terms.connections} are connected: another sender is turned away")
                 connection.close()
             else:
-                return connection
+                begin(connection)
 
     async def _part(self) -> None:
-        """Tell the senders that we go, and take what they have sent: rsyslog and syslog-ng send the rest to our successor."""
+        """Tell the senders that we go, and take what they have sent; rsyslog and syslog-ng keep the rest for our successor."""
         for transport in self._served.values():
             if transport is not None and transport.can_write_eof():
                 transport.write_eof()

@@ -159,7 +159,9 @@ class Listening:
 
     async def __aenter__(self) -> Self:
         self.task = asyncio.create_task(self.source.run(self.put))
-        await self.until(lambda: self.source.health().up or self.source.health().detail.count("\n") or self.notes)
+        await self.until(
+            lambda: self.source.health().up or self.source.health().detail.count("\n") or self.notes
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -241,7 +243,11 @@ async def test_it_can_be_made_again_at_once_and_senders_see_it_go(url):
 
 
 async def test_several_addresses(tmp_path):
-    urls = [f"udp://127.0.0.1:{free(socket.SOCK_DGRAM)}", f"tcp://127.0.0.1:{free()}", f"unix://{tmp_path}/log"]
+    urls = [
+        f"udp://127.0.0.1:{free(socket.SOCK_DGRAM)}",
+        f"tcp://127.0.0.1:{free()}",
+        f"unix://{tmp_path}/log",
+    ]
     async with Listening(*urls) as listening:
         for url in urls:
             with dial(url) as out:
@@ -365,7 +371,9 @@ async def test_without_from_nets_only_this_hosts_own_are_heard():
     for listener in source._listeners:
         assert listener._may("127.0.0.1")
         assert not listener._may("192.0.2.7")
-    assert not SyslogSource("sys", ["tcp://127.0.0.1:5514"], from_nets=["::/0"])._listeners[0]._may("192.0.2.7")
+    assert (
+        not SyslogSource("sys", ["tcp://127.0.0.1:5514"], from_nets=["::/0"])._listeners[0]._may("192.0.2.7")
+    )
 
 
 async def test_a_unix_socket_has_its_mode_and_goes_with_the_source(tmp_path):

@@ -83,7 +83,11 @@ class Sender:
         environment = os.environ | ({"LD_LIBRARY_PATH": libraries} if root else {})
         with (self.folder / "said").open("ab") as said:
             self._process = subprocess.Popen(
-                self.command(binary, root), stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment
+                self.command(binary, root),
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                env=environment,
             )
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -132,11 +136,14 @@ class Rsyslog(Sender):
             "tcp-5424": 'protocol="tcp" TCP_Framing="octet-counted"',
             "tls": 'protocol="tcp" TCP_Framing="octet-counted" StreamDriver="ossl" StreamDriverMode="1" StreamDriverAuthMode="x509/certvalid"',
         }.get(self.way, "")
-        template = "RSYSLOG_SyslogProtocol23Format" if self.way == "tcp-5424" else "RSYSLOG_TraditionalForwardFormat"
+        template = (
+            "RSYSLOG_SyslogProtocol23Format" if self.way == "tcp-5424" else "RSYSLOG_TraditionalForwardFormat"
+        )
         action = f'type="omfwd" target="{self.target}" port="{self.target_port}" {more}'
         if self.way == "unix":
             action = f'type="omuxsock" socket="{self.url.partition("://")[2]}"'
-        return f"""
+        return (
+            f"""
 global(workDirectory="{self.folder}" {f'defaultNetstreamDriverCAFile="{self.ca}"' if self.ca else ""})
 main_queue(queue.size="200000")
 module(load="imptcp")
@@ -144,15 +151,22 @@ module(load="omuxsock")
 input(type="imptcp" address="127.0.0.1" port="{self.port}")
 action({action} template="{template}" action.resumeRetryCount="-1" action.resumeInterval="1"
        queue.type="LinkedList" queue.size="100000" queue.filename="out" queue.maxDiskSpace="1g")
-""" if self.way != "unix" else f"""
+"""
+            if self.way != "unix"
+            else f"""
 global(workDirectory="{self.folder}")
 main_queue(queue.size="200000")
 module(load="imptcp")
 $ModLoad omuxsock
 $OMUxSockSocket {self.url.partition("://")[2]}
 input(type="imptcp" address="127.0.0.1" port="{self.port}")
+$ActionQueueType LinkedList
+$ActionQueueSize 100000
+$ActionResumeRetryCount -1
+$ActionResumeInterval 1
 *.* :omuxsock:;RSYSLOG_TraditionalForwardFormat
 """
+        )
 
 
 class SyslogNg(Sender):
@@ -173,7 +187,7 @@ class SyslogNg(Sender):
         destination = {
             "udp": f"network({target} transport(udp))",
             "tcp-newline": f"network({target} transport(tcp) {buffer})",
-            "tcp-counted": f"syslog({target} transport(tcp) {buffer} template(\"$(format-welf)\"))",
+            "tcp-counted": f'syslog({target} transport(tcp) {buffer} template("$(format-welf)"))',
             "tcp-5424": f"syslog({target} transport(tcp) {buffer})",
             "unix": f'unix-dgram("{path}")',
             "unix-stream": f'unix-stream("{path}" {buffer})',

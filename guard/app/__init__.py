@@ -52,7 +52,9 @@ __all__ = ["CannotRunError", "run"]
 
 TICK: Final = 0.25  # seconds
 CHECKPOINT: Final = 1.0
-SLICE: Final = 0.2  # between two checkpoints while there is so much to save that asking for it takes time
+SLICE: Final = (
+    0.2  # between two while there is so much to save that asking takes time, or no source can tell it again
+)
 SLOW: Final = 0.03
 PARTING: Final = 3.0  # the most that what the sources still deliver may take when we stop
 REFRESH: Final = 60.0  # what is protected on this host
@@ -267,9 +269,9 @@ class Daemon:
                     await self._pipeline.fresh.wait()
             self._pipeline.fresh.clear()
             self._view.sample()
-            began = time.monotonic()
+            urgent, began = self._pipeline.urgent, time.monotonic()
             self._checkpoint()
-            pause = CHECKPOINT if time.monotonic() - began < SLOW else SLICE
+            pause = CHECKPOINT if time.monotonic() - began < SLOW and not urgent else SLICE
 
     def _checkpoint(self) -> None:
         checkpoint = self._pipeline.checkpoint()

@@ -18,7 +18,7 @@ from guard.sources._syslog_socket import Address, Tls, dropped, forget, keep_ali
 READ: Final = 64 * 1024  # bytes of one connection that make one chunk
 BATCH: Final = 512  # datagrams that make one chunk
 HANDSHAKE: Final = 10.0  # seconds
-FAREWELL: Final = 1.0  # seconds in which senders can end what they have begun when we stop
+FAREWELL: Final = 2.0  # seconds in which senders can end what they have begun when we stop
 QUIET: Final = 60.0  # seconds between two notes of one kind
 _PEERS: Final = 1024
 
@@ -227,8 +227,10 @@ class Listener:
     async def _part(self) -> None:
         """Tell the senders that we go, and take what they have sent; rsyslog and syslog-ng keep the rest for our successor."""
         for transport in self._served.values():
-            if transport is not None and transport.can_write_eof():
-                transport.write_eof()
+            connection = None if transport is None else transport.get_extra_info("socket")
+            if connection is not None:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_WR)  # below TLS, which has no such thing
         if self._served:
             await asyncio.wait(self._served, timeout=FAREWELL)
 
@@ -252,7 +254,6 @@ class Listener:
             while data := await reader.read(READ):
                 await self._deliver(frames.feed(data), put)
                 self._lose_long(frames)
-            await self._deliver(frames.finish(), put)
         except OSError as error:
             self._tell("broken", f"a connection broke: {error.strerror or error}")
         finally:

@@ -27,7 +27,6 @@ _PRI: Final = re.compile(rb"\n<\d{1,3}>(?=" + _BSD + rb")")
 _NO_HOST: Final = re.compile(rb"\n<\d{1,3}>(" + _BSD + rb")(?=[\w./+-]{1,100}(?: ?\[\d{1,10}\])?: )")
 # RFC 6587, 3.4.1.  The `<` of the message keeps a line that begins with a number from being taken for it.
 _COUNT: Final = re.compile(rb"([1-9]\d{0,6}) (?=<)")
-_COUNT_BEGINS: Final = re.compile(rb"[1-9]\d{0,6} ?(?:<|\Z)")
 _COUNT_LATER: Final = re.compile(rb"\n[1-9]\d{0,6} (?=<)")
 _TRAILER: Final = re.compile(rb"[\n\0]")
 
@@ -80,16 +79,9 @@ class Frames:
         messages = self._mixed(data) if one_by_one else self._trailed(data)
         return lines_of(messages, self._host) if messages else b""
 
-    def finish(self) -> bytes:
-        """Take the end of the stream: a last message without its trailer is one, a counted one is whole or lost."""
-        if self._rest and not _COUNT_BEGINS.match(self._rest):
-            rest, self._rest = self._rest, b""
-            return lines_of([rest], self._host)
-        return b""  # what is left says `unfinished`
-
     @property
     def unfinished(self) -> bool:
-        """Is a message begun that has not ended?"""
+        """Is a message begun that has not ended?  Where the stream ends so it is lost: half of it could feign another."""
         return bool(self._rest.rstrip(_BLANK) or self._skip or self._dropping)
 
     def _trailed(self, data: bytes) -> list[bytes]:

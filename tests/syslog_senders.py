@@ -175,7 +175,8 @@ class SyslogNg(Sender):
     program = "syslog-ng"
 
     def command(self, binary: Path, root: Path | None) -> list[str]:
-        found = [f"--module-path={p}" for p in root.glob("usr/lib/syslog-ng/*")] if root else []
+        module = next(root.glob("usr/lib/syslog-ng/*/libafsocket.so")) if root else None
+        found = [f"--module-path={module.parent}"] if module else []
         names = {"-f": "conf", "-R": "persist", "-c": "control", "-p": "pid"}
         files = [part for flag, name in names.items() for part in (flag, f"{self.folder}/{name}")]
         return [str(binary), "-F", "--no-caps", *files, *found]
@@ -187,7 +188,6 @@ class SyslogNg(Sender):
         destination = {
             "udp": f"network({target} transport(udp))",
             "tcp-newline": f"network({target} transport(tcp) {buffer})",
-            "tcp-counted": f'syslog({target} transport(tcp) {buffer} template("$(format-welf)"))',
             "tcp-5424": f"syslog({target} transport(tcp) {buffer})",
             "unix": f'unix-dgram("{path}")',
             "unix-stream": f'unix-stream("{path}" {buffer})',

@@ -236,7 +236,8 @@ async def test_what_has_been_sent_is_taken_before_it_stops(url):
     assert listening.lines == sent
 
 
-async def test_it_can_be_made_again_at_once_and_senders_see_it_go(url):
+async def test_it_can_be_made_again_at_once_and_senders_see_it_go(url, monkeypatch):
+    monkeypatch.setattr("guard.sources._syslog_listener.FAREWELL", 0.1)
     async with Listening(url):
         out = dial(url)
     with out:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import threading
 import time
@@ -101,7 +100,7 @@ def test_every_failure_is_counted_once(listening, tmp_path, number, name, way):
 
 def test_a_restart_loses_nothing_that_a_careful_sender_sends(tmp_path):
     requires("syslog-ng")
-    count = 3000
+    count = 1500
     sid = session("198.51.100.7")
     lines = [f"<22>{failure('198.51.100.7', f'user{n}@example.org', sid=sid)}" for n in range(count)]
     with (
@@ -116,10 +115,9 @@ def test_a_restart_loses_nothing_that_a_careful_sender_sends(tmp_path):
 
         sending = threading.Thread(target=trickle)
         sending.start()
-        for goal in (count // 5, count // 2):
-            daemon.has(goal)
-            assert daemon.stop() == 0
-            daemon.start()
+        daemon.has(count // 5)
+        assert daemon.stop() == 0
+        daemon.start()
         sending.join()
         daemon.has(count)
         assert daemon.total() == count
@@ -127,16 +125,12 @@ def test_a_restart_loses_nothing_that_a_careful_sender_sends(tmp_path):
 
 def test_a_kill_loses_nothing_that_was_saved(tmp_path):
     with Listening(tmp_path) as daemon:
-        for round_ in range(2):
+        for done, number in enumerate((41, 42), 1):
             with socket.create_connection(("127.0.0.1", int(daemon.urls["tcp"].rpartition(":")[2]))) as out:
-                for line in guesses(round_ + 41):
-                    out.sendall(line.encode() + b"\n")
-                daemon.has((round_ + 1) * (DOVECOT + POSTFIX))
-                daemon.has_saved()
-                daemon.signal(signal.SIGKILL)
-                assert daemon.process
-                daemon.process.wait(10)
-                daemon.start()
+                out.sendall("".join(line + "\n" for line in guesses(number)).encode())
+                daemon.has(done * (DOVECOT + POSTFIX))
+                if done == 1:
+                    daemon.has_saved()
+                    daemon.kill()
+                    daemon.start()
         assert daemon.total() == 2 * (DOVECOT + POSTFIX)
-        [source] = daemon.ask("status")["sources"]
-        assert source["up"]

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import os
 import random
 import re
 import socket
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guard.envelope import Envelope
 from guard.sources import Chunk
 from guard.sources._syslog_messages import LONGEST, Frames, lines_of
 from guard.sources.syslog import SyslogSource, Tls
@@ -349,6 +351,28 @@ async def test_messages_that_are_too_long_are_counted(tmp_path):
         await listening.until(lambda: listening.lines == [HEADLESS] * 4)
         assert listening.source.health().lost == 2
     assert sum("over 65536 bytes" in note for note in listening.notes) == 2
+
+
+@pytest.mark.parametrize(("kind", "options"), [
+    ("unix", ["-u", "{path}"]),
+    ("unix-stream", ["-u", "{path}"]),
+    ("tcp", ["-n", "127.0.0.1", "-P", "{port}", "-T"]),
+    ("tcp", ["-n", "127.0.0.1", "-P", "{port}", "-T", "--octet-count", "--rfc3164"]),
+    ("udp", ["-n", "127.0.0.1", "-P", "{port}", "-d"]),
+], ids=str)  # fmt: skip
+async def test_logger_of_util_linux_is_understood(tmp_path, kind, options):
+    port = free(socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
+    url = f"{kind}://{tmp_path}/log" if "unix" in kind else f"{kind}://127.0.0.1:{port}"
+    async with Listening(url) as listening:
+        where = [option.format(path=f"{tmp_path}/log", port=port) for option in options]
+        command = ["logger", *where, "-p", "mail.info", "-t", "postfix/smtpd", "--id=412", "some text"]
+        await asyncio.to_thread(subprocess.run, command, check=True)
+        await listening.has(1)
+    envelope = Envelope()
+    assert envelope.open(listening.lines[0].decode())
+    assert envelope.origin.host == os.uname().nodename
+    assert (envelope.origin.tag, envelope.origin.pid) == ("postfix/smtpd", "412")
+    assert envelope.record(1.0).text == "some text"
 
 
 # -- who may send ------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from guard.sources import Chunk, Note, Put
 from guard.sources._backoff import Backoff
 from guard.sources._syslog_messages import LONGEST, Frames, lines_of
-from guard.sources._syslog_socket import Address, Tls, dropped, forget, keep_alive, listening
+from guard.sources._syslog_socket import BACKLOG, Address, Tls, dropped, forget, keep_alive, listening
 
 READ: Final = 64 * 1024  # bytes of one connection that make one chunk
 BATCH: Final = 512  # datagrams that make one chunk
@@ -115,14 +115,15 @@ class Listener:
                 forget(self._address, made)
 
     async def _deliver(self, data: bytes, put: Put) -> None:
-        if data:
-            key = object()
-            self._stalled[key] = time.monotonic()
-            try:
-                await put(Chunk(self._name, self._stream, data, written=time.time()))
-            finally:
-                del self._stalled[key]
-        await asyncio.sleep(0)  # a queue that has room does not let others run
+        """Hand on lines; cancelled, it has handed on nothing."""
+        if not data:
+            return
+        key = object()
+        self._stalled[key] = time.monotonic()
+        try:
+            await put(Chunk(self._name, self._stream, data, written=time.time()))
+        finally:
+            del self._stalled[key]
 
     def _may(self, peer: str) -> bool:
         """May the sender at this address be believed?"""
@@ -142,17 +143,26 @@ class Listener:
     # -- datagrams -------------------------------------------------------------------------------------------------
 
     async def _datagrams(self, made: socket.socket, put: Put) -> None:
+        data = b""
         try:
             while True:
                 await _readable(made)
                 while batch := self._batch(made):
-                    await self._deliver(lines_of(batch, self._host), put)
+                    data = lines_of(batch, self._host)
+                    await self._deliver(data, put)
+                    data = b""
                     self._tell_drops(made)
+                    await asyncio.sleep(0)  # a queue that has room does not let others run
         except asyncio.CancelledError:
-            with contextlib.suppress(OSError, TimeoutError):
+            # A timeout within a cancelled task is told as a CancelledError, up to Python 3.12.
+            with contextlib.suppress(OSError, TimeoutError, asyncio.CancelledError):
                 async with asyncio.timeout(FAREWELL):
-                    while batch := self._batch(made):
-                        await self._deliver(lines_of(batch, self._host), put)
+                    await self._deliver(data, put)
+                    while data := lines_of(self._batch(made), self._host):
+                        await self._deliver(data, put)
+                        data = b""
+                        await asyncio.sleep(0)  # or the time would not pass
+            self._lost += data.count(b"\n")
             raise
 
     def _tell_drops(self, made: socket.socket) -> None:
@@ -207,8 +217,8 @@ class Listener:
                 raise
 
     def _accept(self, made: socket.socket, begin: Callable[[socket.socket], None]) -> bool:
-        """Begin with every connection that waits, or turn it away; False when the kernel gives none for now."""
-        while True:
+        """Begin with the connections that wait, or turn them away; False when the kernel gives none for now."""
+        for _ in range(BACKLOG):
             try:
                 connection, peer = made.accept()
             except BlockingIOError:
@@ -223,6 +233,7 @@ class Listener:
                 connection.close()
             else:
                 begin(connection)
+        return True
 
     async def _part(self) -> None:
         """Tell the senders that we go, and take what they have sent; rsyslog and syslog-ng keep the rest for our successor."""
@@ -237,6 +248,7 @@ class Listener:
     async def _serve(self, connection: socket.socket, put: Put) -> None:
         """Read one connection to its end; its trouble is its own."""
         frames = Frames(self._host)
+        lines = b""
         transport: asyncio.Transport | None = None
         try:
             keep_alive(connection)
@@ -247,17 +259,21 @@ class Listener:
                 connection,
                 ssl=self._terms.tls.context() if self._terms.tls else None,
                 ssl_handshake_timeout=HANDSHAKE if self._terms.tls else None,
+                ssl_shutdown_timeout=HANDSHAKE if self._terms.tls else None,
             )
             task = asyncio.current_task()
             if task is not None:
                 self._served[task] = transport
             while data := await reader.read(READ):
-                await self._deliver(frames.feed(data), put)
+                lines = frames.feed(data)
                 self._lose_long(frames)
+                await self._deliver(lines, put)
+                lines = b""
+                await asyncio.sleep(0)  # others have their turn
         except OSError as error:
             self._tell("broken", f"a connection broke: {error.strerror or error}")
         finally:
-            self._lose_long(frames)
+            self._lost += lines.count(b"\n")  # cancelled: nobody took them
             if frames.unfinished:
                 self._lose("unfinished", "a connection ended within a message: it is lost")
             if transport is not None:

@@ -33,6 +33,8 @@ _TRAILER: Final = re.compile(rb"[\n\0]")
 
 def lines_of(messages: Sequence[bytes], host: bytes) -> bytes:
     """Return messages as lines, each with its newline; one that says nothing is none."""
+    if not messages:
+        return b""
     text = b"\n".join((b"", *messages))
     if b"\n\n" in text or text.endswith(b"\n") or b"\0" in text or text.count(b"\n") != len(messages):
         kept = [message.rstrip(_BLANK) for message in messages]
@@ -77,7 +79,7 @@ class Frames:
             self._rest = b""
         one_by_one = b"\0" in data or _COUNT.match(data) or _COUNT_LATER.search(data)
         messages = self._mixed(data) if one_by_one else self._trailed(data)
-        return lines_of(messages, self._host) if messages else b""
+        return lines_of(messages, self._host)
 
     @property
     def unfinished(self) -> bool:

@@ -65,6 +65,11 @@ def test_a_message_is_one_line(message, line):
     assert lines_of([NEW, message, NEW], b"here") == b"\n".join([NEW, *([line] if line else []), NEW, b""])
 
 
+def test_no_message_is_no_line():
+    assert lines_of([], b"here") == b""
+    assert lines_of([b"", b"\n"], b"here") == b""
+
+
 @given(st.lists(st.binary(max_size=60).map(lambda text: BSD + text), min_size=1, max_size=6))
 def test_no_bytes_make_another_number_of_lines(messages):
     lines = lines_of(messages, b"here").split(b"\n")
@@ -285,6 +290,21 @@ async def test_a_busy_engine_makes_a_stream_wait_and_loses_nothing(tmp_path):
         await listening.until(lambda: "(0 connected)" in listening.source.health().detail)
     assert set(listening.lines) <= {HEADLESS, HEADLESS[: (sent % len(BSD + b"\n")) - 4]}
     assert listening.source.health().lost == 0
+
+
+@pytest.mark.parametrize("kind", ["unix", "unix-stream"])
+async def test_what_waits_for_a_busy_engine_is_taken_at_a_stop_or_counted(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr("guard.sources._syslog_listener.FAREWELL", 0.3)
+    for in_time in (True, False):
+        async with Listening(f"{kind}://{tmp_path}/log") as listening:
+            listening.room.clear()
+            with dial(f"{kind}://{tmp_path}/log") as out:
+                out.sendall(BSD + b"\n")
+                await listening.until(lambda: listening.source.health().lag > 0)
+            if in_time:
+                asyncio.get_running_loop().call_later(0.05, listening.room.set)
+        assert listening.lines == [HEADLESS] * in_time
+        assert listening.source.health().lost == (not in_time)
 
 
 async def test_one_busy_sender_does_not_keep_the_others_waiting(tmp_path):
@@ -525,7 +545,7 @@ async def test_what_the_kernel_has_no_room_for_is_counted(monkeypatch):
                 out.send(BSD)
         await listening.until(lambda: len(listening.lines) + listening.source.health().lost == 5000)
         assert 0 < len(listening.lines) < 5000
-        assert re.search(r"no room for \d+ datagrams", "".join(listening.notes))
+        await listening.until(lambda: re.search(r"no room for \d+ datagrams", "".join(listening.notes)))
     assert listening.source.health().lost == 5000 - len(listening.lines), "it is known after the end, too"
 
 

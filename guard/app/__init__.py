@@ -56,7 +56,7 @@ SLICE: Final = (
     0.2  # between two while there is so much to save that asking takes time, or no source can tell it again
 )
 SLOW: Final = 0.03
-PARTING: Final = 3.0  # the most that what the sources still deliver may take when we stop
+PARTING: Final = 6.0  # the most that what the sources still deliver may take when we stop
 REFRESH: Final = 60.0  # what is protected on this host
 _OWN_TABLES: Final = (REASON_TABLE, NAME_TABLE)  # rows of the state that are not the engine's
 _AT_START_ONLY: Final = ("source", "firewall", "store", "http", "control", "limits")

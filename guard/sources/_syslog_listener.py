@@ -18,7 +18,8 @@ from guard.sources._syslog_socket import BACKLOG, Address, Tls, dropped, forget,
 READ: Final = 64 * 1024  # bytes of one connection that make one chunk
 BATCH: Final = 512  # datagrams that make one chunk
 HANDSHAKE: Final = 10.0  # seconds
-FAREWELL: Final = 2.0  # seconds in which senders can end what they have begun when we stop
+FAREWELL: Final = 5.0  # the most seconds in which senders can end what they have begun when we stop ...
+SILENCE: Final = 0.5  # ... and when none of them has sent anything for so long, they have ended it
 QUIET: Final = 60.0  # seconds between two notes of one kind
 _PEERS: Final = 1024
 
@@ -51,6 +52,7 @@ class Listener:
         self._served: dict[asyncio.Task[None], asyncio.Transport | None] = {}
         self._socket: socket.socket | None = None
         self._lost = 0
+        self._heard = 0.0  # when a stream brought something last, monotonic
         self._drops = 0  # of this socket, as far as they were told
         self._stalled: dict[object, float] = {}  # since when a chunk has waited to be taken
 
@@ -242,8 +244,11 @@ class Listener:
             if connection is not None:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_WR)  # below TLS, which has no such thing
-        if self._served:
-            await asyncio.wait(self._served, timeout=FAREWELL)
+        self._heard = began = time.monotonic()
+        while self._served and time.monotonic() - began < FAREWELL:
+            if time.monotonic() - self._heard > SILENCE and not self._stalled:
+                break  # Docker's driver, for one, never looks; what it had sent is read
+            await asyncio.wait(self._served, timeout=SILENCE / 10)
 
     async def _serve(self, connection: socket.socket, put: Put) -> None:
         """Read one connection to its end; its trouble is its own."""
@@ -265,6 +270,7 @@ class Listener:
             if task is not None:
                 self._served[task] = transport
             while data := await reader.read(READ):
+                self._heard = time.monotonic()
                 lines = frames.feed(data)
                 self._lose_long(frames)
                 await self._deliver(lines, put)

@@ -240,8 +240,8 @@ class Listener:
     async def _part(self) -> None:
         """Tell the senders that we go, and take what they have sent; rsyslog and syslog-ng keep the rest for our successor."""
         for transport in self._served.values():
-            connection = None if transport is None else transport.get_extra_info("socket")
-            if connection is not None:
+            if transport is not None and not transport.is_closing():
+                connection = transport.get_extra_info("socket")
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_WR)  # below TLS, which has no such thing
         self._heard = began = time.monotonic()

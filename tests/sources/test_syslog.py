@@ -499,6 +499,20 @@ async def test_tls(certificates):
         assert listening.source.health().up
 
 
+async def test_a_sender_over_tls_sees_the_source_go(certificates, monkeypatch):
+    monkeypatch.setattr("guard.sources._syslog_listener.SILENCE", 0.1)
+    url = f"tls://127.0.0.1:{free()}"
+    async with Listening(
+        url, tls=Tls(f"{certificates}/server.pem", f"{certificates}/server.key")
+    ) as listening:
+        out = await asyncio.to_thread(secured, url, certificates / "server.pem")
+        await asyncio.to_thread(out.sendall, BSD + b"\n")
+        await listening.has(1)
+    out.settimeout(5)
+    with out, contextlib.suppress(ssl.SSLError, ConnectionError):  # it need not be told in TLS's own words
+        assert await asyncio.to_thread(out.recv, 1) == b""
+
+
 async def test_tls_with_a_certificate_of_the_sender(certificates):
     url = f"tls://127.0.0.1:{free()}"
     tls = Tls(f"{certificates}/server.pem", f"{certificates}/server.key", f"{certificates}/client.pem")

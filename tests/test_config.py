@@ -410,6 +410,49 @@ def test_a_problem_is_one_line_of_text():
     assert str(Problem("/etc/x.toml", 0, "", "expected c")) == "/etc/x.toml: expected c"
 
 
+@pytest.mark.parametrize(("keys", "key"), [
+    ('listen = "udp://127.0.0.1:5514"', None),
+    ('listen = ["tcp://[::1]:514", "udp://127.0.0.53:1", "unix:///run/mailward/log", "unix-stream:///run/a"]', None),
+    ('listen = "tcp://192.0.2.1:5514"\nfrom_nets = ["192.0.2.0/24", "2001:db8::7"]\nconnections = 9\nmode = "666"', None),
+    ('listen = "tls://0.0.0.0:6514"\ncertificate = "/c"\nkey = "/k"\nclient_ca = "/a"', None),
+    ('listen = "tls://[::]:6514"\ncertificate = "/c"\nkey = "/k"\nfrom_nets = ["192.0.2.7"]', None),
+    *((f"listen = {listen}", "listen") for listen in (
+        '"udp://127.0.0.1"', '"udp://127.0.0.1:0"', '"udp://127.0.0.1:65536"', '"udp://localhost:5514"', '"udp://::1:5514"',
+        '"udp://[127.0.0.1]:5514"', '"udp://127.0.0.256:5514"', '"udp://[fe80::1%eth0]:5514"', '"http://127.0.0.1:5514"', '"127.0.0.1:5514"',
+        '"unix://run/log"', '"unix:///run/a b"', f'"unix:///{"x" * 107}"', '""', "[]", "7", '["udp://127.0.0.1:1", 7]',
+        '["udp://127.0.0.1:1", "udp://127.0.0.1:1"]',
+    )),
+    # whoever can send lines can have anybody banned: who may is said
+    ('listen = "udp://0.0.0.0:5514"', "from_nets"),
+    ('listen = "tcp://[::]:5514"', "from_nets"),
+    ('listen = "tcp://192.0.2.1:5514"', "from_nets"),
+    ('listen = ["udp://127.0.0.1:5514", "udp://[2001:db8::1]:5514"]', "from_nets"),
+    ('listen = "udp://0.0.0.0:5514"\nfrom_nets = ["192.0.2.7", "0.0.0.0/0"]', "from_nets"),
+    ('listen = "tls://0.0.0.0:6514"\ncertificate = "/c"\nkey = "/k"', "from_nets"),
+    ('listen = ["tls://0.0.0.0:6514", "tcp://0.0.0.0:5514"]\ncertificate = "/c"\nkey = "/k"\nclient_ca = "/a"', "from_nets"),
+    ('listen = "tls://127.0.0.1:6514"\nkey = "/k"', "certificate"),
+    ('listen = "tls://127.0.0.1:6514"\ncertificate = "/c"', "key"),
+    ('listen = "tcp://127.0.0.1:6514"\ncertificate = "/c"', "certificate"),
+    ('listen = "tcp://127.0.0.1:6514"\nclient_ca = "/c"', "client_ca"),
+    ('listen = "unix:///run/log"\nmode = "0999"', "mode"),
+    ('listen = "unix:///run/log"\nmode = 432', "mode"),
+    ('listen = "unix:///run/log"\nconnections = 0', "connections"),
+])  # fmt: skip
+def test_who_may_send_to_a_syslog_listener_is_said(write, problems, keys, key):
+    text = f'[[source]]\ntype = "syslog"\n{keys}\n'
+    if key is None:
+        assert not load(write(text)).unsupported()
+    else:
+        assert [found[1] for found in problems(text)] == [f"source[1].{key}"]
+
+
+def test_two_syslog_sources_share_no_address(problems):
+    both = '[[source]]\ntype = "syslog"\nlisten = ["unix:///run/a", "udp://127.0.0.1:1"]\n[[source]]\ntype = "syslog"\n'
+    [(line, key, expected)] = problems(both + 'listen = "udp://127.0.0.1:1"\n')
+    assert (line, key) == (6, "source[2].listen")
+    assert "another listen than source[1] has" in expected
+
+
 def test_what_this_release_does_not_have_is_valid_and_named(write):
     path = write("""
 [[source]]
@@ -427,7 +470,6 @@ url = "redis://:hunter2@localhost:6379/0"
 """)
     found = load(path).unsupported()
     assert [(p.file, p.line, p.key) for p in found] == [
-        (str(path), 6, "source[2].type"),
         (str(path), 9, "source[3].type"),
         (str(path), 13, "store.url"),
     ]

@@ -52,8 +52,11 @@ __all__ = ["CannotRunError", "run"]
 
 TICK: Final = 0.25  # seconds
 CHECKPOINT: Final = 1.0
-SLICE: Final = 0.2  # between two checkpoints while there is so much to save that asking for it takes time
+SLICE: Final = (
+    0.2  # between two while there is so much to save that asking takes time, or no source can tell it again
+)
 SLOW: Final = 0.03
+PARTING: Final = 6.0  # the most that what the sources still deliver may take when we stop
 REFRESH: Final = 60.0  # what is protected on this host
 _OWN_TABLES: Final = (REASON_TABLE, NAME_TABLE)  # rows of the state that are not the engine's
 _AT_START_ONLY: Final = ("source", "firewall", "store", "http", "control", "limits")
@@ -82,12 +85,13 @@ class Daemon:
             self._handle_signals()
             async with asyncio.TaskGroup() as group:
                 self._tasks += [group.create_task(work) for work in self._work()]
-                self._tasks.append(group.create_task(self._read()))
+                reading = group.create_task(self._read())
                 notify(f"READY=1\nMAINPID={os.getpid()}")
                 sources = [source.name for source in self._intake.sources]
                 logger().info("guarding", sources=sources, firewall=self._enforcer.backend)
                 await self._stop.wait()
                 notify("STOPPING=1")
+                await self._part(reading)
                 for task in self._tasks:
                     task.cancel()
         logger().info("stopped: bans stay in force until their end")
@@ -149,6 +153,14 @@ class Daemon:
         if config.http.listen:
             server = await http.listen(config.http.listen, routes(engine.stats, self._view))
             stack.callback(server.close)
+
+    async def _part(self, reading: asyncio.Task[None]) -> None:
+        """End the sources first, and take what they still deliver: some of it cannot be read again."""
+        reading.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PARTING):
+                await asyncio.wait([reading])
+                await self._pipeline.queue.join()
 
     # -- configuration ---------------------------------------------------------------------------------------------
 
@@ -257,9 +269,9 @@ class Daemon:
                     await self._pipeline.fresh.wait()
             self._pipeline.fresh.clear()
             self._view.sample()
-            began = time.monotonic()
+            urgent, began = self._pipeline.urgent, time.monotonic()
             self._checkpoint()
-            pause = CHECKPOINT if time.monotonic() - began < SLOW else SLICE
+            pause = CHECKPOINT if time.monotonic() - began < SLOW and not urgent else SLICE
 
     def _checkpoint(self) -> None:
         checkpoint = self._pipeline.checkpoint()

@@ -43,6 +43,7 @@ class Pipeline:
         self.fresh = (
             asyncio.Event()
         )  # a stream has begun: until its position is saved a kill would lose its lines
+        self.urgent = False  # what nobody can be asked for again is not saved yet
         self._enforce = enforce
         self._positions: dict[str, Position | None] = {}
         self._moved: set[str] = set()  # streams whose position changed since the last checkpoint
@@ -73,7 +74,9 @@ class Pipeline:
         actions = engine.feed(stream, chunk.data, now, chunk.name) if chunk.data else []
         if chunk.end:
             actions += engine.finish(stream, now, chunk.name)
-        if stream not in self._positions:
+        if chunk.position is None:
+            self.urgent = True
+        elif stream not in self._positions:
             self.fresh.set()
         self._positions[stream] = chunk.position
         self._moved.add(stream)
@@ -123,6 +126,7 @@ class Pipeline:
             else:
                 positions[stream] = position.rewind(self.engine.pending(stream)).dump()
         self._moved.clear()
+        self.urgent = False
         actions, self._actions = self._actions, []
         return Checkpoint(self.engine.changes(), positions, actions)
 

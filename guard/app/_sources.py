@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from guard.config import AnySource, DockerTable, FileTable, StdinTable
+from guard.config import AnySource, DockerTable, FileTable, StdinTable, SyslogTable
 from guard.log import logger
 from guard.sources import Note, Source
 from guard.sources.file import FileSource
@@ -46,9 +46,24 @@ def _docker(table: DockerTable, positions: Positions, note: Note) -> Source:
     )
 
 
+def _syslog(table: SyslogTable, _positions: Positions, note: Note) -> Source:
+    from guard.sources.syslog import SyslogSource, Tls  # noqa: PLC0415 - what most hosts never load
+
+    return SyslogSource(
+        table.name,
+        table.listen,
+        from_nets=table.from_nets,
+        mode=int(table.mode, 8),
+        connections=table.connections,
+        tls=Tls(table.certificate, table.key, table.client_ca) if table.certificate else None,
+        note=note,
+    )
+
+
 # What only some hosts have is imported where it is asked for.
 _MAKERS: Final[dict[type[AnySource], Callable[[Any, Positions, Note], Source]]] = {
     FileTable: _file,
     StdinTable: _stdin,
     DockerTable: _docker,
+    SyslogTable: _syslog,
 }

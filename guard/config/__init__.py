@@ -45,6 +45,7 @@ from guard.config._settings import (
     Sources,
     StdinTable,
     StoreTable,
+    SyslogTable,
     named,
 )
 from guard.config._values import is_name, is_net, is_path
@@ -61,6 +62,7 @@ __all__ = [
     "ListKey",
     "Problem",
     "StdinTable",
+    "SyslogTable",
     "find_sources",
     "load",
     "read_list",
@@ -75,7 +77,7 @@ PREFIX: Final = "MAILWARD_"
 NOT_OURS: Final = re.compile(
     r"MAILWARD_(?:CONFIG|COMPILE|TEST_.*)"
 )  # the file's path; the build's; the test suite's
-SUPPORTED: Final = (FileTable, StdinTable, DockerTable)  # the sources that this release has
+SUPPORTED: Final = (FileTable, StdinTable, DockerTable, SyslogTable)  # the sources that this release has
 LOGS: Final = ("/var/log/mail.log", "/var/log/maillog", "/var/log/sogo/sogo.log", "/var/log/sogo.log")
 
 
@@ -311,13 +313,14 @@ def _place(path: KeyPath, text: str, file: str, lines: Mapping[KeyPath, int]) ->
 
 
 def _twice(sources: object, file: str, lines: Mapping[KeyPath, int]) -> list[Problem]:
-    """Return the names and files that two sources share: the file's lines would count twice."""
+    """Return the names, files and addresses that two sources share: the file's lines would count twice."""
     problems = []
     seen: dict[tuple[str, str], int] = {}
     for number, source in enumerate(sources if isinstance(sources, list) else []):
-        for key in ("name", "path"):
-            value = source.get(key) if isinstance(source, dict) else None
-            if isinstance(value, str) and value and seen.setdefault((key, value), number) != number:
-                text = f"expected another {key} than source[{seen[key, value] + 1}] has; found {value!r}"
-                problems.append(_place(("source", number, key), text, file, lines))
+        for key in ("name", "path", "listen"):
+            found = source.get(key) if isinstance(source, dict) else None
+            for value in found if isinstance(found, list) else [found]:
+                if isinstance(value, str) and value and seen.setdefault((key, value), number) != number:
+                    text = f"expected another {key} than source[{seen[key, value] + 1}] has; found {value!r}"
+                    problems.append(_place(("source", number, key), text, file, lines))
     return problems

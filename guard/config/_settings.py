@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from guard.config._syslog import Octal, SyslogAddresses, encrypted, exposed
 from guard.config._values import (
     Around4,
     Around6,
@@ -65,10 +66,46 @@ class JournalTable(_Source):
 
 
 class SyslogTable(_Source):
-    """A syslog listener (not in this release)."""
+    """A syslog listener."""
 
     type: Literal["syslog"]
-    listen: Text
+    listen: SyslogAddresses
+    certificate: str = ""
+    key: str = ""
+    client_ca: str = ""
+    from_nets: list[Net] = []
+    mode: Octal = "0660"
+    connections: Annotated[Count, Field(le=1000)] = 64
+
+    @field_validator("certificate", "key")
+    @classmethod
+    def _with_tls_alone(cls, value: str, info: ValidationInfo) -> str:
+        asked = encrypted(info.data.get("listen", []))
+        if "listen" in info.data and asked != bool(value):
+            raise ValueError(
+                "a PEM file, which tls:// needs"
+                if asked
+                else "nothing: only tls:// takes a certificate and a key"
+            )
+        return value
+
+    @field_validator("client_ca")
+    @classmethod
+    def _for_tls(cls, value: str, info: ValidationInfo) -> str:
+        if value and "listen" in info.data and not encrypted(info.data["listen"]):
+            raise ValueError("nothing: only tls:// can ask for a certificate")
+        return value
+
+    @field_validator("from_nets")
+    @classmethod
+    def _said(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        """Refuse what everybody could send to: whoever can send lines can have anybody banned."""
+        open_to_all = exposed(info.data.get("listen", []), certified=bool(info.data.get("client_ca")))
+        if open_to_all and (not value or any(net.endswith("/0") for net in value)):
+            raise ValueError(
+                f'who may send to {open_to_all[0]}, such as ["192.0.2.7"]: whoever can send lines can have anybody banned'
+            )
+        return value
 
 
 class DockerTable(_Source):

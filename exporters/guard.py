@@ -25,6 +25,7 @@ from guard.stats import Counter, Histogram, Labels, Stats
 FAMILIES: Final = ("ipv4", "ipv6")
 RULES: Final = ("brute_force", "bad_neighbourhood", "login_after_failures")
 BAN_RULES: Final = ("brute_force", "bad_neighbourhood", "manual", "deny")
+TOLD: Final = ("attempt", "ban", "allow", "deny")
 DRIFTS: Final = ("missing", "foreign", "timeout", "structure")
 TRACKED: Final = ("address", "session", "account")
 IGNORED: Final = ("trusted", "own", "allowed", "unjudged", "outage", "stale", "anomaly")
@@ -64,6 +65,7 @@ COUNTERS: Final = (
     _Family("findings", ("rule",), "What the rules found", _each(RULES)),
     _Family("bans", ("rule", "family"), "Bans decided", tuple(product(BAN_RULES, FAMILIES))),
     _Family("unbans", ("cause",), "Bans ended", _each(UNBAN_CAUSES)),
+    _Family("told", ("kind", "result"), "What other nodes of the fleet told: taken, or passed over (known, over, not for here)", tuple(product(TOLD, ("taken", "passed")))),
     _Family("ban_drift", ("kind",), "Differences between the bans wanted and those in the kernel", _each(DRIFTS)),
     _Family("evicted", ("kind",), "What was forgotten to make room", _each(TRACKED)),
     _Family("ignored", ("reason",), "What was seen and not held against a client", _each(IGNORED)),

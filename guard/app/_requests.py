@@ -159,7 +159,7 @@ class Requests:
 
     async def _disallow(self, request: Request) -> object:
         net = _net(request)
-        if not self._engine.disallow(net):
+        if not self._engine.disallow(net, time.time()):
             raise ControlError(_NOT_SO, self._not_there(net, "allow"))
         actions = self._reassert()  # a deny entry that it kept out comes into force
         self._still_there(net, "allow")

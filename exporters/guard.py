@@ -81,6 +81,15 @@ class SourceState(NamedTuple):
     lost: int = 0  # how often something could not be delivered
 
 
+class FleetState(NamedTuple):
+    """This node's place in its fleet at this moment."""
+
+    up: bool
+    nodes: int  # that gave a sign of life lately
+    pending: int  # events that the server does not have yet
+    lost: int
+
+
 class Snapshot(NamedTuple):
     """What is so at the moment of a scrape."""
 
@@ -95,6 +104,7 @@ class Snapshot(NamedTuple):
     firewall_up: bool
     reloaded: float  # seconds since the epoch
     reload_ok: bool
+    fleet: FleetState | None = None
 
 
 class GuardCollector(Collector):
@@ -153,6 +163,22 @@ class GuardCollector(Collector):
             ("reload_success", "Whether the latest configuration was taken", float(now.reload_ok)),
         ):
             yield GaugeMetricFamily(f"mailward_{name}", text, value=value)
+        if now.fleet is not None:
+            yield from _fleet(now.fleet)
+
+
+def _fleet(fleet: FleetState) -> Iterator[Metric]:
+    for name, text, value in (
+        ("up", "Whether the fleet's server is reached", float(fleet.up)),
+        ("nodes", "Nodes that gave a sign of life in the last 15 s, this one among them", fleet.nodes),
+        ("pending", "Events that the fleet's server does not have yet", fleet.pending),
+    ):
+        yield GaugeMetricFamily(f"mailward_fleet_{name}", text, value=value)
+    yield CounterMetricFamily(
+        "mailward_fleet_lost",
+        "Events of the fleet that did not get through: no room, or too late",
+        value=fleet.lost,
+    )
 
 
 def _counter(family: _Family, counter: Counter) -> Metric:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Container
 from typing import Any, Final, cast
 
 from guard import addresses, bans
@@ -38,16 +39,22 @@ class Elsewhere(Orders):
         """Collect from now on what the others are to be told; before the state is restored."""
         self.notices = Notices()
 
-    def join(self, now: float) -> None:
-        """Tell what was decided before this node belonged to a fleet; once."""
+    def join(self, found: Container[str], now: float) -> None:
+        """Tell what is in force here and not among the registers `found`: decided before, or lost there."""
         notices = cast("Notices", self.notices)
         for key, nets in (("allow", self._allow), ("deny", self._deny)):
             for net in sorted(nets):
                 if f"{key} {net}" not in notices.entries:
                     notices.entry(key, net, True, now)
+        notices.again(found)
         for net, active in self._bans.active.items():
-            if active.ban.until > now and (active.times or active.ban.rule == MANUAL):
-                notices.ban(active.ban, active.times, active.lines, self._bans.number(net))
+            by_hand = active.ban.rule == MANUAL
+            if f"ban {net}" not in found and active.ban.until > now and (active.times or by_hand):
+                notices.ban(active.ban, active.times, active.lines, 0 if by_hand else self._bans.number(net))
+
+    def is_banned(self, net: str) -> bool:
+        """Whether a net itself is banned, folded or not."""
+        return net in self._bans.active
 
     def told(
         self, net: str, register: str, live: bool, at: float, ends: float, body: str, now: float

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
+from collections.abc import Container
 from typing import Any, Final
 
 from guard.model import Ban, Notice, readable
@@ -111,6 +112,13 @@ class Notices:
         at = now if known is None else max(now, known[0] + 0.001)  # he has seen what he changes
         self.entries[name] = at, live
         self._fresh.append(Notice(net, name, live, at, math.inf if live else at + _TOMBSTONE, "{}"))
+
+    def again(self, found: Container[str]) -> None:
+        """Tell the entries again that are not among the registers `found`; those that are told anyway twice."""
+        for name, (at, live) in self.entries.items():
+            if name not in found:
+                ends = math.inf if live else at + _TOMBSTONE
+                self._fresh.append(Notice(name.partition(" ")[2], name, live, at, ends, "{}"))
 
     # -- to be remembered ------------------------------------------------------------------------------------------
 

@@ -11,9 +11,11 @@ from guard.config._values import (
     Around6,
     Count,
     Duration,
+    FilePath,
     Listen,
     Members,
     Net,
+    NodeName,
     Port,
     Ports,
     Prefix4,
@@ -180,7 +182,18 @@ class StoreTable(Table):
     """[store]."""
 
     url: StoreUrl = "sqlite:///var/lib/mailward/state.db"
-    node: str = ""
+    file: FilePath = "/var/lib/mailward/state.db"
+    node: NodeName = ""
+
+    @property
+    def shared(self) -> bool:
+        """Whether `url` names what a fleet shares."""
+        return self.url.startswith("redis")
+
+    @property
+    def own(self) -> str:
+        """The address of this node's own state."""
+        return f"sqlite://{self.file}" if self.shared else self.url
 
 
 class Http(Table):

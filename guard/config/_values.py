@@ -15,6 +15,7 @@ DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s?([smhdw])", re.ASCII)
 LABEL: Final = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
 HOST: Final = re.compile(rf"(?:{LABEL}\.)*{LABEL}\.?", re.ASCII)
 LISTEN: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})", re.ASCII)
+REDIS: Final = r"rediss?(?:\+sentinel|\+cluster)?://[^/\s]\S*|redis\+unix:///\S+"
 NARROWEST: Final = {
     4: 8,
     6: 16,
@@ -116,9 +117,26 @@ def listen(value: object) -> str:
 
 def store_url(value: object) -> str:
     """Return a store's address as it is."""
-    if isinstance(value, str) and re.fullmatch(r"sqlite:///.+|rediss?://[^/\s].*|memory:", value):
+    if isinstance(value, str) and re.fullmatch(rf"sqlite:///.+|{REDIS}|memory:", value):
         return value
-    raise ValueError("sqlite:///PATH, redis://HOST, rediss://HOST or memory:")
+    raise ValueError(
+        "sqlite:///PATH, redis://HOST, rediss://HOST, redis+unix:///PATH, redis+sentinel://HOST,.../SERVICE, "
+        "redis+cluster://HOST,... or memory:"
+    )
+
+
+def file_path(value: object) -> str:
+    """Return the absolute path of a file."""
+    if isinstance(value, str) and re.fullmatch(r"/.*[^/]", value):
+        return value
+    raise ValueError('the path of a file, such as "/var/lib/mailward/state.db"')
+
+
+def node_name(value: object) -> str:
+    """Return a name of a node of a fleet; "" for the host's."""
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9._:-]{0,64}", value):
+        return value
+    raise ValueError("a name of at most 64 letters, digits and . _ : -")
 
 
 def whole(value: object) -> object:
@@ -154,6 +172,8 @@ ToAllow = Annotated[str, BeforeValidator(to_allow)]
 ToDeny = Annotated[str, BeforeValidator(to_deny)]
 Listen = Annotated[str, BeforeValidator(listen)]
 StoreUrl = Annotated[str, BeforeValidator(store_url)]
+FilePath = Annotated[str, BeforeValidator(file_path)]
+NodeName = Annotated[str, BeforeValidator(node_name)]
 SourceName = Annotated[str, BeforeValidator(source_name)]
 Text = Annotated[str, Field(min_length=1)]
 Whole = BeforeValidator(whole)

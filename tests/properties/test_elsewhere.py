@@ -426,7 +426,7 @@ def test_what_was_decided_alone_is_told_at_the_first_join():
     alone.ban(NET, 600.0, START)
     a, b = fleet(2)
     a.engine.restore(row for row in alone.changes() if row[2] is not None)  # type: ignore[misc]
-    a.engine.join(START + 1)
+    a.engine.join((), START + 1)
     a.tells()
     b.hears(a, START + 2)
     assert sorted(ban.net for ban in b.engine.active_bans()) == [NET, "203.0.113.0/24"]

@@ -304,6 +304,24 @@ def test_each_mistake_says_what_was_expected(problems, text, key, expected):
     assert any(expected in what for _, where, what in found if where == key), found
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:secret@192.0.2.1:6379/0",
+        "rediss://user:secret@redis.example.org/1?ca=/etc/ca.pem",
+        "redis+sentinel://:secret@192.0.2.1:26379,192.0.2.2:26379/mymaster/0",
+        "redis+cluster://192.0.2.1:6379,192.0.2.2:6379",
+        "redis+unix:///run/redis/redis.sock",
+    ],
+)
+def test_a_shared_store_leaves_this_hosts_own_state_in_a_file(write, url):
+    config = load(write(f'[store]\nurl = "{url}"\nnode = "mx1"\nfile = "/srv/own.db"\n'))
+    assert (config.store.shared, config.store.own, config.store.node) == (True, "sqlite:///srv/own.db", "mx1")
+    assert config.unsupported() == []
+    alone = load(write('[store]\nurl = "sqlite:///srv/state.db"\n'))
+    assert (alone.store.shared, alone.store.own) == (False, "sqlite:///srv/state.db")
+
+
 def test_a_password_in_an_address_is_not_repeated(problems):
     assert problems('store.url = "postgres://:hunter2@x"') == [
         (

@@ -14,6 +14,7 @@ import pytest
 import redis
 
 PATIENCE = 20.0  # seconds
+SERVER = os.environ.get("MAILWARD_TEST_REDIS", "redis-server")  # another version, or Valkey: its path
 
 
 def requires_redis(program: str = "redis-server") -> str:
@@ -37,9 +38,7 @@ def free_port() -> int:
 class RedisServer:
     """Runs redis-server with these options; it may be killed and started again, with its data where `save` says so."""
 
-    def __init__(
-        self, folder: Path, *options: str, program: str = "redis-server", port: int | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *options: str, port: int | None = None, program: str = SERVER) -> None:
         self.program = requires_redis(program) if "/" not in program else program
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)

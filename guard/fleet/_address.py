@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Final, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from guard.fleet import FleetError
 
@@ -12,7 +12,10 @@ EXPECTED: Final = (
     "redis://[[user]:password@]host[:port][/db], rediss:// (TLS), redis+unix:///socket[?db=N], "
     "redis+sentinel://host:port,host:port/service[/db] or redis+cluster://host:port,host:port"
 )
-SCHEME: Final = re.compile(r"redis(s?)(?:\+(unix|sentinel|cluster))?")
+URL: Final = re.compile(
+    r"redis(?P<tls>s?)(?:\+(?P<kind>unix|sentinel|cluster))?://(?:(?P<user>[^\s:@/?#,]*):(?P<password>[^\s:@/?#,]+)@)?"
+    r"(?P<hosts>[^\s@/?#]*)(?P<path>/[^\s?#]*)?(?:\?(?P<query>[^\s#]+))?",
+)
 HOST: Final = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::(\d{1,5}))?|([A-Za-z0-9._-]+)(?::(\d{1,5}))?", re.ASCII)
 PATHS: Final = {
     "": re.compile(r"/?()(\d{0,4})", re.ASCII),
@@ -62,20 +65,19 @@ def parse(url: str) -> Address:
 
 
 def _parse(url: str) -> Address | None:
-    parts = urlsplit(url)
-    scheme = SCHEME.fullmatch(parts.scheme)
-    if scheme is None or parts.fragment or re.search(r"\s", url):
+    parts = URL.fullmatch(url)  # urlsplit knows no list of hosts
+    if parts is None:
         return None
-    tls, kind = bool(scheme[1]), scheme[2] or ""
-    path = PATHS[kind].fullmatch(parts.path)
-    options = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-    if path is None or not options.keys() <= _options(kind, tls=tls):
-        return None
+    tls, kind = bool(parts["tls"]), parts["kind"] or ""
+    path = PATHS[kind].fullmatch(parts["path"] or "")
+    options = parse_qs(
+        parts["query"] or "", keep_blank_values=True, strict_parsing=parts["query"] is not None
+    )
     chosen = {key: values[-1] for key, values in options.items()}
-    who, _, where = parts.netloc.rpartition("@")
-    user, _, password = who.partition(":")
-    hosts = _hosts(where, 26379 if kind == "sentinel" else 6379)
-    if (kind == "unix") != (not hosts) or (not kind and len(hosts) > 1) or (user and not password):
+    if path is None or not chosen.keys() <= _options(kind, tls=tls) or not all(chosen.values()):
+        return None
+    hosts = _hosts(parts["hosts"], 26379 if kind == "sentinel" else 6379)
+    if (kind == "unix") != (not hosts) or (not kind and len(hosts) > 1) or chosen.get("ca", "/")[0] != "/":
         return None
     db = chosen.get("db", path[2] or "0")
     if not re.fullmatch(r"\d{1,4}", db, re.ASCII) or chosen.get("insecure", "yes") not in ("yes", "no"):
@@ -84,8 +86,8 @@ def _parse(url: str) -> Address | None:
         kind=kind,
         tls=tls,
         hosts=hosts,
-        user=unquote(user),
-        password=unquote(password),
+        user=unquote(parts["user"] or ""),
+        password=unquote(parts["password"] or ""),
         db=int(db),
         service=path[1] if kind == "sentinel" else "",
         path=unquote(path[1]) if kind == "unix" else "",

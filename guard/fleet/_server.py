@@ -87,15 +87,20 @@ class Server:
                 async with asyncio.timeout(FAREWELL):
                     await client.aclose()
 
+    async def _leave(self, client: Redis | RedisCluster | None) -> None:
+        if client is self._client:  # another call may have failed before us, and another connection may stand
+            await self.close()
+
     async def _within(self, work: Coroutine[Any, Any, T]) -> T:
+        client = self._client
         try:
             async with asyncio.timeout(WHOLE):
                 return await work
         except asyncio.CancelledError:
-            await self.close()
+            await self._leave(client)
             raise
         except (RedisError, OSError, TimeoutError, ValueError) as error:
-            await self.close()
+            await self._leave(client)
             raise self._told(error) from error
 
     async def _pipeline(self, calls: Sequence[tuple[Any, ...]]) -> list[Any]:

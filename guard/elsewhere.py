@@ -232,7 +232,9 @@ class Elsewhere(Orders):
                 done += self.configure(self._policy, now)  # a deny entry that it kept out comes into force
         elif live:
             self._deny.add(net)
-            if self._bans.refusal(net, force=True) is None:
+            active = self._bans.active.get(net)
+            denied = active is not None and active.ban.rule == "deny"
+            if not denied and self._bans.refusal(net, force=True) is None:
                 self._count(self._bans.by_hand(net, now, math.inf, "deny"), done)
         elif net in self._deny:
             self._deny.discard(net)

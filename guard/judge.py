@@ -89,7 +89,7 @@ class Judge:
             return
         net = source.net
         notices = self.notices
-        if notices is not None:
+        if notices is not None and (attempt.n < 0 or attempt.at > self.newest - self._policy.window):
             notices.attempt(attempt.ip, attempt.at, attempt.n, attempt.line, self._policy.window)
         active = self._bans.covering(net, attempt.at)
         if attempt.n < 0:
@@ -124,7 +124,7 @@ class Judge:
         self.stats.findings.add((BruteForce.name,))
         self.stats.bans.add((ban.rule, addresses.family(net)))
         done.append(ban)
-        if notices is not None:
+        if notices is not None and ban.until > self.newest:
             notices.ban(ban, times, lines, self._bans.number(net))
         self._fold(ban, done)
 

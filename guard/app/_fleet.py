@@ -22,10 +22,10 @@ from guard.app._outbox import Outbox, Row
 from guard.app._pipeline import Pipeline
 from guard.app._place import WRONG, CannotRunError
 from guard.config import Config
-from guard.fleet import BATCH, Batch, FleetError, Greeting, Told
+from guard.fleet import BATCH, Batch, Event, FleetError, Greeting, Told
 from guard.fleet.link import Link
 from guard.log import logger
-from guard.model import Action, Ban
+from guard.model import Action, Ban, readable
 from guard.sources import Source
 from guard.sources._backoff import Backoff
 
@@ -138,8 +138,7 @@ class Fleet:
             self._ready.clear()
             events = self._outbox.ready()
             if events:
-                await self._link.send(events)
-                self._outbox.has(events)
+                await self._send(events)
             now = time.monotonic()
             if now >= read:
                 batch = await self._link.read()
@@ -161,6 +160,18 @@ class Fleet:
             except TimeoutError:
                 continue
 
+    async def _send(self, events: Sequence[Event]) -> None:
+        try:
+            await self._link.send(events)
+        except ValueError as error:  # a defect of ours: it must not come back with every start
+            if len(events) == 1:
+                logger().exception("an event cannot be told", register=events[0].register, error=str(error))
+            else:
+                for event in events:
+                    await self._send([event])
+                return
+        self._outbox.has(events)
+
     def _forget(self) -> None:
         self._outbox.forget()
         for net in [net for net in self.origins if not self._engine.is_banned(net)]:
@@ -181,11 +192,11 @@ class Fleet:
         actions: list[Action] = []
         for event in told:
             if event.node != node and actions:
-                self._pipeline.act(actions, node)
+                self._pipeline.act(actions, readable(node))
                 actions = []
             node = event.node
-            actions += self._told(event, now)
-        self._pipeline.act(actions, node)
+            actions += self._told(event._replace(node=readable(node)), now)
+        self._pipeline.act(actions, readable(node))
 
     def _told(self, told: Told, now: float) -> list[Action]:
         before = self._engine.is_banned(told.net)
@@ -229,7 +240,7 @@ class Fleet:
         since = time.monotonic() - self._heard
         return [
             {
-                "name": name,
+                "name": readable(name),
                 "here": name == self.node,
                 "age": round(_number(said.get("age")) + since, 3),
                 "lag": _number(said.get("lag")),

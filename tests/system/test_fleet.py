@@ -300,7 +300,7 @@ def test_status_shows_every_node(lab):
         ("mx1", False),
         ("mx2", False),
     ]
-    assert all(node["age"] < 15 for node in found["nodes"])
+    a.until(lambda: all(node["age"] < 15 for node in a.fleet()["nodes"]), MENDED)
     text = a.command("status").stdout
     assert "fleet      mx0: up" in text
     assert "mx2" in text

@@ -17,22 +17,29 @@ from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import (
+    MovedError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+)
 
 from guard.fleet import FleetError
 from guard.fleet._address import Address
 from guard.fleet._scripts import Script
 
 ANSWER: Final = 2.0  # seconds a server has to accept us, and to answer
-WHOLE: Final = 2.5  # seconds for a round trip as a whole, with names resolved and Sentinels asked
+WHOLE: Final = 2.2  # seconds for a round trip as a whole, with names resolved and Sentinels asked
 ASK: Final = 0.7  # seconds one of several servers has to say where the others are: the first may be dead
-FAREWELL: Final = 0.3  # seconds to close a connection in peace
+FAREWELL: Final = 0.8  # seconds to close a connection in peace
 PREAMBLE: Final = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
-MEANT: Final = {  # the beginning of an answer -> what to do
-    "MOVED": "this is one of a Cluster: expected redis+cluster://",
-    "NOPERM": "docs/fleet.md has the rights that the user needs",
-    "OOM": "the server's memory is full (maxmemory)",
-    "READONLY": "this is a replica: name the master, or the Sentinels with redis+sentinel://",
+MEANT: Final = {  # what an answer of the server means to the operator
+    MovedError: "this is one of a Cluster: expected redis+cluster://",
+    NoPermissionError: "docs/fleet.md has the rights that the user needs",
+    OutOfMemoryError: "the server's memory is full: maxmemory",
+    ReadOnlyError: "this is a replica: name the master, or the Sentinels with redis+sentinel://",
 }
 
 T = TypeVar("T")
@@ -113,7 +120,7 @@ class Server:
 
     def _told(self, error: Exception) -> FleetError:
         text = PREAMBLE.sub("", self._address.hide(str(error))) or "no answer in time"
-        meant = MEANT.get(text.partition(" ")[0], "")
+        meant = next((hint for kind, hint in MEANT.items() if isinstance(error, kind)), "")
         return FleetError(f"store.url: {self._address}: {text[:300]}{f' ({meant})' if meant else ''}")
 
     # ---------------------------------------------------------------------------------------- the three kinds
@@ -157,6 +164,7 @@ class Server:
     def _plain(self, connect: float) -> dict[str, Any]:
         return {
             "protocol": 2,
+            "driver_info": None,  # one right less: no CLIENT SETINFO
             "retry": Retry(NoBackoff(), 0),
             "socket_connect_timeout": connect,
             "socket_timeout": ANSWER,

@@ -95,7 +95,7 @@ class Daemon:
         """Write the configuration."""
         self.config.write_text(
             f'[[source]]\ntype = "file"\nname = "mail"\npath = "{self.log}"\n{self._source}\n{text}\n'
-            f'[store]\nurl = "{self._store}"\n[control]\nsocket = "{self.socket}"\n'
+            f'[store]\nurl = "{self._store}"\nfile = "{self.folder}/state/state.db"\n[control]\nsocket = "{self.socket}"\n'
         )
 
     def started(self) -> list[str]:

@@ -239,25 +239,12 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Daem
         daemon.stop()
 
 
-class Member(Daemon):
-    """A daemon of a fleet."""
-
-    url = ""
-
-    def configure(self, text: str) -> None:
-        super().configure(text)
-        own = f'url = "sqlite://{self.folder}/state/state.db"'
-        shared = f'url = "{self.url}"\nfile = "{self.folder}/state/state.db"\nnode = "mx1"'
-        self.config.write_text(self.config.read_text().replace(own, shared))
-
-
 @pytest.fixture
-def member(tmp_path) -> Iterator[Member]:
+def member(tmp_path) -> Iterator[Daemon]:
     with RedisServer(tmp_path / "redis") as server:
-        Member.url = server.url
         folder = tmp_path / "member"
         folder.mkdir()
-        member = Member(folder)
+        member = Daemon(folder, store=server.url)
         port = free_port()
         member.configure(f'[firewall]\nbackend = "none"\n[http]\nlisten = "127.0.0.1:{port}"')
         with member:

@@ -32,7 +32,7 @@ from guard.fleet._scripts import Script
 
 ANSWER: Final = 2.0  # seconds a server has to accept us, and to answer
 WHOLE: Final = 2.2  # seconds for a round trip as a whole, with names resolved and Sentinels asked
-ASK: Final = 0.7  # seconds one of several servers has to say where the others are: the first may be dead
+ASK: Final = 0.9  # seconds one of several servers has to say where the others are: the first may be dead
 FAREWELL: Final = 0.8  # seconds to close a connection in peace
 PREAMBLE: Final = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
 MEANT: Final = {  # what an answer of the server means to the operator

@@ -187,7 +187,9 @@ def _arguments(event: Event) -> Iterable[bytes]:
 
 
 def _last(text: bytes | None) -> int:
-    return int(text.partition(b"|")[0]) if text else 0
+    """Return a node's number, as the script reads it: 0 where there is none."""
+    digits = (text or b"").partition(b"|")[0]
+    return int(digits) if digits.isdigit() else 0
 
 
 def _said(entry: bytes, now: float) -> dict[str, object]:

@@ -316,6 +316,26 @@ def test_a_server_that_stops_answering_holds_nobody(server, tmp_path):
     asyncio.run(main())
 
 
+def test_calls_beside_each_other_fail_together_and_well(server, tmp_path):
+    async def main() -> None:
+        async with Proxy(server.socket, tmp_path / "proxy") as proxy, links(proxy.url, "a", "b") as (a, b):
+            failed = 0
+            for seq in range(1, 60):
+                if seq % 2:
+                    proxy.lose()
+                calls = (a.send([fact(seq)]), a.read(), a.beat({}))
+                for found in await asyncio.gather(*calls, return_exceptions=True):
+                    assert not isinstance(found, BaseException) or type(found) is FleetError
+                    failed += isinstance(found, FleetError)
+                if seq % 2:
+                    await a.connect()
+                    await a.send([fact(seq)])
+            assert failed >= 30
+            assert await numbers(b) == list(range(1, 60))
+
+    asyncio.run(main())
+
+
 def test_a_call_that_is_cancelled_leaves_nothing_half_done(server, tmp_path):
     async def main() -> None:
         async with Proxy(server.socket, tmp_path / "proxy") as proxy, links(proxy.url, "a", "b") as (a, b):

@@ -193,12 +193,9 @@ def test_tls(certificates, tmp_path):
                 await Link(f"redis://127.0.0.1:{port}", "c", "i", {}, span=1).connect()
             async with links(f"rediss://localhost:{port}?insecure=yes", "c"):
                 pass
-            for ca, answer in (
-                ("ca", "cluster"),
-                ("other", "certificate"),
-            ):  # a Cluster's options are the same
-                with pytest.raises(FleetError, match=rf"(?i){answer}"):
-                    url = f"rediss+cluster://127.0.0.1:{port}?ca={certificates}/{ca}.pem"
+            for ca, answer in (("ca", "cluster"), ("other", "certificate")):
+                url = f"rediss+cluster://127.0.0.1:{port}?ca={certificates}/{ca}.pem"
+                with pytest.raises(FleetError, match=rf"(?i){answer}"):  # a Cluster has the same options
                     await Link(url, "c", "i", {}, span=1).connect()
 
         asyncio.run(refused())

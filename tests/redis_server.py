@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 import redis
@@ -83,6 +83,11 @@ class RedisServer:
     def client(self, **options: object) -> redis.Redis:
         """Return a client of the test's own."""
         return redis.Redis(unix_socket_path=str(self.socket), password=self.password or None, **options)  # type: ignore[arg-type]
+
+    def do(self, *command: str | int | bytes) -> Any:
+        """Return the answer to a command, over a connection of its own."""
+        with self.client() as client:
+            return client.execute_command(*command)
 
     def kill(self) -> None:
         """With signal 9: what it had not written is gone."""

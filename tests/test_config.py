@@ -358,7 +358,7 @@ redis: redis:// redis:/// redis://h:0 redis://h:65536 redis://h:x redis://h/x re
 redis://h?ca=/x redis://h?db=1 redis://h#x rediss://h?ca=x.pem rediss://h?insecure=maybe rediss://h?verify=no redis+unix://
 redis+unix://host/x redis+unix:///s?db=x redis+sentinel://h redis+sentinel://h/ redis+sentinel://h,,i/m redis+sentinel:///m
 redis+cluster:// redis+cluster://h/1 redis+cluster://h,i:70000 redis+tls://h http://h sqlite:// redis://[::1 redis://[x]:1
-rediss+sentinel://h/m?sentinel_password= redis+sentinel://h/m?ca=/x
+rediss+unix:///s rediss+sentinel://h/m?sentinel_password= redis+sentinel://h/m?ca=/x
 """.split()
 
 

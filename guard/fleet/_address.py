@@ -74,12 +74,17 @@ def _parse(url: str) -> Address | None:
         parts["query"] or "", keep_blank_values=True, strict_parsing=parts["query"] is not None
     )
     chosen = {key: values[-1] for key, values in options.items()}
-    if path is None or not chosen.keys() <= _options(kind, tls=tls) or not all(chosen.values()):
+    if (
+        path is None
+        or (tls and kind == "unix")
+        or not chosen.keys() <= _options(kind, tls=tls)
+        or not all(chosen.values())
+    ):
         return None
     hosts = _hosts(parts["hosts"], 26379 if kind == "sentinel" else 6379)
     if (kind == "unix") != (not hosts) or (not kind and len(hosts) > 1) or chosen.get("ca", "/")[0] != "/":
         return None
-    db = chosen.get("db", path[2] or "0")
+    db = str(chosen.get("db", path[2] or "0"))
     if not re.fullmatch(r"\d{1,4}", db, re.ASCII) or chosen.get("insecure", "yes") not in ("yes", "no"):
         return None
     return Address(
@@ -98,7 +103,7 @@ def _parse(url: str) -> Address | None:
 
 
 def _options(kind: str, *, tls: bool) -> set[str]:
-    allowed = {"ca", "insecure"} if tls and kind != "unix" else set()
+    allowed = {"ca", "insecure"} if tls else set()
     return allowed | {"unix": {"db"}, "sentinel": {"sentinel_password"}}.get(kind, set())
 
 

@@ -8,9 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from guard.fleet import Told
+from guard.fleet import BODY, Told
 from guard.fleet._scripts import REMEMBERED
 
+NAME: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)  # of a node
 ID: Final = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
 BACK: Final = 60_000  # ms read again after a break: a failover may have moved the ids back, and known numbers are dropped
 
@@ -79,7 +80,7 @@ def number(text: str | bytes) -> float:
 
 
 def _told(fields: Fields) -> Told:
-    return Told(
+    told = Told(
         _text(fields[b"node"]),
         int(fields[b"seq"]),
         _text(fields[b"net"]),
@@ -89,6 +90,14 @@ def _told(fields: Fields) -> Told:
         number(fields[b"ends"]),
         _text(fields[b"body"]),
     )
+    return _sane(told)
+
+
+def _sane(told: Told) -> Told:
+    """Return what a link may have sent.  Raises `ValueError` for what none did."""
+    if not NAME.fullmatch(told.node) or math.isinf(told.at) or max(len(told.body), len(told.register)) > BODY:
+        raise ValueError(told.node)
+    return told
 
 
 def register(name: bytes, value: bytes) -> Told | None:
@@ -97,6 +106,6 @@ def register(name: bytes, value: bytes) -> Told | None:
         live, at, ends, node, body = value.split(b"|", 4)
         text = _text(name)
         net = text.rpartition(" ")[2]
-        return Told(_text(node), 0, net, text, live == b"1", number(at), number(ends), _text(body))
+        return _sane(Told(_text(node), 0, net, text, live == b"1", number(at), number(ends), _text(body)))
     except ValueError:
         return None

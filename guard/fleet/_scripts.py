@@ -58,7 +58,7 @@ local function number(text)
 end
 
 local entry = redis.call('HGET', seqs, node)
-local last = entry and tonumber(string.match(entry, '^%d+')) or 0
+local last = tonumber(entry and string.match(entry, '^%d+') or '') or 0
 if last < tonumber(ARGV[2]) then return -1 - last end
 
 local function drop(name)
@@ -74,8 +74,9 @@ end
 local function put(name, live, at, ends, body)
   local text = redis.call('HGET', registers, name)
   local by = node
-  if text then
-    local old_live, old_at, old_ends, old_node, old_body = string.match(text, '^(%d)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
+  local old_live, old_at, old_ends, old_node, old_body =
+    string.match(text or '', '^([01])|([^|]*)|([^|]*)|([^|]*)|(.*)$')
+  if old_live and number(old_at) and number(old_ends) then
     local newer, longer = number(at) > number(old_at), number(ends) > number(old_ends)
     local same = number(at) == number(old_at)
     if old_live ~= live then
@@ -88,7 +89,7 @@ local function put(name, live, at, ends, body)
     elseif not (newer or (same and longer)) then
       return false
     end
-  elseif redis.call('HLEN', registers) >= %(registers)d then
+  elseif not text and redis.call('HLEN', registers) >= %(registers)d then
     drop(redis.call('ZRANGE', over, 0, 0)[1] or name)
   end
   redis.call('HSET', registers, name, table.concat({live, at, ends, by, body}, '|'))
@@ -97,7 +98,7 @@ local function put(name, live, at, ends, body)
 end
 
 local before, latest = last, nil
-local n = tonumber(redis.call('HGET', seqs, '*') or 0)
+local n = tonumber(redis.call('HGET', seqs, '*') or 0) or 0
 local added = false
 for i = 4, #ARGV, 7 do
   local seq, net, register, live, at, ends, body = unpack(ARGV, i, i + 6)

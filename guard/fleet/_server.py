@@ -23,6 +23,7 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     RedisError,
 )
 
@@ -32,7 +33,7 @@ from guard.fleet._scripts import Script
 
 ANSWER: Final = 2.0  # seconds a server has to accept us, and to answer
 WHOLE: Final = 2.2  # seconds for a round trip as a whole, with names resolved and Sentinels asked
-ASK: Final = 0.7  # seconds one of several servers has to say where the others are: the first may be dead
+ASK: Final = 0.9  # seconds one of several servers has to say where the others are: the first may be dead
 FAREWELL: Final = 0.8  # seconds to close a connection in peace
 PREAMBLE: Final = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
 MEANT: Final = {  # what an answer of the server means to the operator
@@ -41,6 +42,18 @@ MEANT: Final = {  # what an answer of the server means to the operator
     OutOfMemoryError: "the server's memory is full: maxmemory",
     ReadOnlyError: "this is a replica: name the master, or the Sentinels with redis+sentinel://",
 }
+
+# RuntimeError, AttributeError, LookupError: the library's, where a connection is taken away under a call.
+FAILURES: Final = (
+    RedisError,
+    RedisClusterException,
+    OSError,
+    TimeoutError,
+    ValueError,
+    RuntimeError,
+    AttributeError,
+    LookupError,
+)
 
 T = TypeVar("T")
 Call = tuple[str | int, ...]  # a command and its arguments
@@ -90,7 +103,7 @@ class Server:
         """Give the connections back."""
         client, self._client = self._client, None
         if client is not None:
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
+            with contextlib.suppress(*FAILURES):
                 async with asyncio.timeout(FAREWELL):
                     await client.aclose()
 
@@ -106,7 +119,7 @@ class Server:
         except asyncio.CancelledError:
             await self._leave(client)
             raise
-        except (RedisError, OSError, TimeoutError, ValueError) as error:
+        except FAILURES as error:
             await self._leave(client)
             raise self._told(error) from error
 

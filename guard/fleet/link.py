@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Final
 
 from guard.fleet import BATCH, BODY, PARTITIONS, Batch, Event, FleetError, Greeting, Told, partition_of
 from guard.fleet._address import parse
-from guard.fleet._partition import Partition, register
+from guard.fleet._partition import NAME, Partition, register
 from guard.fleet._scripts import BEAT, NODES, PUBLISH, keys
 
-NAME: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
 PAGE: Final = BATCH // PARTITIONS  # events of one partition in a round trip
 DAY: Final = 86400.0
 
@@ -189,7 +187,9 @@ def _arguments(event: Event) -> Iterable[bytes]:
 
 
 def _last(text: bytes | None) -> int:
-    return int(text.partition(b"|")[0]) if text else 0
+    """Return a node's number, as the script reads it: 0 where there is none."""
+    digits = (text or b"").partition(b"|")[0]
+    return int(digits) if digits.isdigit() else 0
 
 
 def _said(entry: bytes, now: float) -> dict[str, object]:

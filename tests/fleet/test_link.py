@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import math
 import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -21,15 +22,15 @@ NET = "198.51.100.7"
 BAN = "ban 198.51.100.7/32"
 
 
-def fact(seq, net=NET, body='{"ip":1}'):
+def fact(seq: int, net: str = NET, body: str = '{"ip":1}') -> Event:
     return Event(seq, net, "", True, NOW, NOW + 600, body)
 
 
-def put(seq, at=0.0, ends=1000.0, register=BAN, live=True):
+def put(seq: int, at: float = 0.0, ends: float = 1000.0, register: str = BAN, *, live: bool = True) -> Event:
     return Event(seq, NET, register, live, NOW + at, NOW + ends, f'"{seq}"')
 
 
-def lift(seq, at=0.0, ends=1000.0, register=BAN):
+def lift(seq: int, at: float = 0.0, ends: float = 1000.0, register: str = BAN) -> Event:
     return put(seq, at, ends, register, live=False)
 
 
@@ -40,7 +41,9 @@ def server(tmp_path):
 
 
 @asynccontextmanager
-async def links(url, *names, positions=None, span=600.0):
+async def links(
+    url: str, *names: str, positions: dict[str, str] | None = None, span: float = 600.0
+) -> AsyncIterator[list[Link]]:
     made = [Link(url, name, f"of-{name}", positions or {}, span=span) for name in names]
     try:
         for link in made:
@@ -51,9 +54,11 @@ async def links(url, *names, positions=None, span=600.0):
             await link.close()
 
 
-async def everything(link):
+async def everything(link: Link) -> tuple[list[Told], dict[str, str]]:
     """Return the numbers (or registers) told, and the positions."""
-    told, positions, more = [], {}, True
+    told: list[Told] = []
+    positions: dict[str, str] = {}
+    more = True
     while more:
         batch = await link.read()
         told += batch.told
@@ -62,14 +67,14 @@ async def everything(link):
     return told, positions
 
 
-async def numbers(link):
+async def numbers(link: Link) -> list[int]:
     return sorted(told.seq for told in (await everything(link))[0])
 
 
 def test_what_is_told_arrives_as_it_was_and_once(server):
     body = '{"line":"é\\u0000\U0001f4a9 | x"}'
 
-    async def main():
+    async def main() -> None:
         async with links(server.url, "a", "b", "c") as (a, b, c):
             events = [fact(5, body=body), put(6, ends=math.inf), fact(7, net="2001:db8:1:2::/64")]
             await a.send(events)
@@ -80,12 +85,13 @@ def test_what_is_told_arrives_as_it_was_and_once(server):
             await a.send(events)  # again: the answer may have been lost
             await a.send([])
             assert await numbers(b) == []
+            assert sum(server.client().xlen(key) for key in server.client().keys("*events")) == 3
 
     asyncio.run(main())
 
 
 def test_a_node_that_was_away_reads_on_where_it_was(server):
-    async def main():
+    async def main() -> None:
         async with links(server.url, "a", "b") as (a, b):
             await a.send([fact(1)])
             [first], positions = await everything(b)
@@ -103,7 +109,7 @@ def test_a_node_that_was_away_reads_on_where_it_was(server):
 
 
 def test_a_greeting_has_what_is_in_force_and_our_numbers(server):
-    async def main():
+    async def main() -> None:
         async with links(server.url, "a") as [a]:
             await a.send(
                 [
@@ -145,7 +151,7 @@ def test_a_greeting_has_what_is_in_force_and_our_numbers(server):
     ],
 )
 def test_a_ban_merges(server, events, told, live, at, ends):
-    async def main():
+    async def main() -> None:
         async with links(server.url, "a", "b") as (a, b):
             await a.send(events)
             assert len(await numbers(b)) == told
@@ -170,7 +176,7 @@ def test_a_ban_merges(server, events, told, live, at, ends):
     ],
 )
 def test_an_entry_by_hand_is_the_last_word(server, events, told, last):
-    async def main():
+    async def main() -> None:
         async with links(server.url, "a", "b") as (a, b):
             await a.send([event._replace(register="allow 198.51.100.7/32") for event in events])
             assert len(await numbers(b)) == told
@@ -182,7 +188,7 @@ def test_an_entry_by_hand_is_the_last_word(server, events, told, last):
 
 
 def test_what_the_server_lost_is_told_again(server):
-    async def main():
+    async def main() -> None:
         async with links(server.url, "a", "b", "c") as (a, b, c):
             await a.send([fact(1), fact(2)])
             assert await numbers(b) == [1, 2]
@@ -206,7 +212,7 @@ def test_what_the_server_lost_is_told_again(server):
 def test_a_server_that_is_killed_and_comes_back(tmp_path, kept):
     options = ["--appendonly", "yes", "--appendfsync", "always"] if kept else []
 
-    async def main(server):
+    async def main(server: RedisServer) -> None:
         async with links(server.url, "a", "b") as (a, b):
             await a.send([fact(1), put(2)])
             assert await numbers(b) == [1, 2]
@@ -233,7 +239,7 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path, kept):
 def test_ids_that_went_back_after_a_failover(server):
     """A replica that lacked the last events became the master: what is told there has lower ids, some known."""
 
-    async def main():
+    async def main() -> None:
         async with links(server.url, "a", "b") as (a, b):
             await a.send([fact(1)])
             client = server.client()
@@ -260,7 +266,7 @@ def test_ids_that_went_back_after_a_failover(server):
 
 
 def test_an_answer_that_is_lost(server, tmp_path):
-    async def main():
+    async def main() -> None:
         async with (
             Proxy(server.socket, tmp_path / "proxy") as proxy,
             links(proxy.url, "a") as [a],
@@ -279,36 +285,59 @@ def test_an_answer_that_is_lost(server, tmp_path):
 
 
 def test_a_server_that_stops_answering_holds_nobody(server, tmp_path):
-    async def main():
-        async with Proxy(server.socket, tmp_path / "proxy") as proxy:
-            for url in (proxy.url, f"redis://127.0.0.1:{proxy.port}"):
-                async with links(url, "a", "b") as (a, b):
-                    proxy.deaf = True
-                    ticks = itertools.count()
+    async def main() -> None:
+        async with (
+            Proxy(server.socket, tmp_path / "proxy") as proxy,
+            links(proxy.url, "a", "b") as (a, b),
+            links(f"redis://127.0.0.1:{proxy.port}", "c", "d") as (c, d),
+        ):
+            proxy.deaf = True
+            ticks = itertools.count()
 
-                    async def tick(ticks=ticks):
-                        while True:
-                            next(ticks)
-                            await asyncio.sleep(0.01)
+            async def tick() -> None:
+                while True:
+                    next(ticks)
+                    await asyncio.sleep(0.01)
 
-                    ticking = asyncio.ensure_future(tick())
-                    began = time.monotonic()
-                    calls = (a.send([fact(1)]), b.read(), Link(url, "c", "c", {}, span=1).connect())
-                    found = await asyncio.gather(*calls, return_exceptions=True)
-                    took = time.monotonic() - began
-                    ticking.cancel()
-                    assert [type(error) for error in found] == [FleetError] * 3
-                    assert took < 3.5
-                    assert next(ticks) > 100  # the loop was free
-                    proxy.deaf = False
+            ticking = asyncio.ensure_future(tick())
+            began = time.monotonic()
+            new = Link(proxy.url, "e", "e", {}, span=1)
+            calls = (a.send([fact(1)]), b.read(), c.send([fact(1)]), d.beat({}), new.connect())
+            found = await asyncio.gather(*calls, return_exceptions=True)
+            took = time.monotonic() - began
+            ticking.cancel()
+            assert [type(error) for error in found] == [FleetError] * 5
+            assert took < 3.5
+            assert next(ticks) > 60  # the loop was free
+            proxy.deaf = False
+            await a.connect()
+            await a.send([fact(1)])
+
+    asyncio.run(main())
+
+
+def test_calls_beside_each_other_fail_together_and_well(server, tmp_path):
+    async def main() -> None:
+        async with Proxy(server.socket, tmp_path / "proxy") as proxy, links(proxy.url, "a", "b") as (a, b):
+            failed = 0
+            for seq in range(1, 60):
+                if seq % 2:
+                    proxy.lose()
+                calls = (a.send([fact(seq)]), a.read(), a.beat({}))
+                for found in await asyncio.gather(*calls, return_exceptions=True):
+                    assert not isinstance(found, BaseException) or type(found) is FleetError
+                    failed += isinstance(found, FleetError)
+                if seq % 2:
                     await a.connect()
-                    await a.send([fact(1)])
+                    await a.send([fact(seq)])
+            assert failed >= 30
+            assert await numbers(b) == list(range(1, 60))
 
     asyncio.run(main())
 
 
 def test_a_call_that_is_cancelled_leaves_nothing_half_done(server, tmp_path):
-    async def main():
+    async def main() -> None:
         async with Proxy(server.socket, tmp_path / "proxy") as proxy, links(proxy.url, "a", "b") as (a, b):
             await a.send([fact(1)])
             proxy.deaf = True
@@ -330,7 +359,7 @@ def test_a_call_that_is_cancelled_leaves_nothing_half_done(server, tmp_path):
 
 
 def test_two_hosts_of_one_name(server):
-    async def main():
+    async def main() -> None:
         async with links(server.url, "a") as [a]:
             other = Link(server.url, "a", "another", {}, span=600)
             with pytest.raises(FleetError, match=r'store\.node: another host is "a"'):
@@ -350,7 +379,7 @@ def test_two_hosts_of_one_name(server):
 
 
 def test_signs_of_life(server):
-    async def main():
+    async def main() -> None:
         async with links(server.url, "a", "b") as (a, b):
             await a.beat({"lag": 0.5, "version": "1"})
             nodes = await b.beat({"pending": 3})
@@ -358,7 +387,9 @@ def test_signs_of_life(server):
                 "a": {"lag": 0.5, "version": "1"},
                 "b": {"pending": 3},
             }
-            assert 0 <= nodes["a"]["age"] < 5
+            age = nodes["a"]["age"]
+            assert isinstance(age, float)
+            assert 0 <= age < 5
             client = server.client()
             client.hset("mailward:1:nodes", "old", f"{time.time() - 90_000:.3f}|i|{{}}")
             client.hset("mailward:1:nodes", "odd", "nonsense")
@@ -374,7 +405,7 @@ def test_signs_of_life(server):
 
 
 def test_every_key_goes_by_itself(server):
-    async def main():
+    async def main() -> None:
         async with links(server.url, "a") as [a]:
             await a.send([fact(1), put(2), put(3, register="ban 198.51.100.9/32", ends=math.inf)])
             await a.beat({})
@@ -396,7 +427,7 @@ def test_every_key_goes_by_itself(server):
 def test_what_is_kept_is_bounded(server):
     """A node away for too long is told how much it missed; registers that are over go; so do nodes long gone."""
 
-    async def main():
+    async def main() -> None:
         async with links(server.url, "a", "b") as (a, b):
             await a.send([fact(1)])
             assert await numbers(b) == [1]
@@ -419,13 +450,13 @@ def test_what_is_kept_is_bounded(server):
     asyncio.run(main())
 
 
-async def _say(url, name):
+async def _say(url: str, name: str) -> None:
     async with links(url, name) as [link]:
         await link.send([fact(1)])
 
 
 def test_a_large_backlog_comes_in_bounded_batches(server):
-    async def main():
+    async def main() -> None:
         async with links(server.url, "a", "b") as (a, b):
             nets = [f"10.{n}.0.1" for n in range(64)]
             await a.send([fact(1 + n, net=nets[n % 64]) for n in range(9000)])
@@ -441,7 +472,7 @@ def test_a_large_backlog_comes_in_bounded_batches(server):
 
 
 def test_entries_of_others_do_no_harm(server):
-    async def main():
+    async def main() -> None:
         async with links(server.url, "a", "b") as (a, b):
             client = server.client()
             stream, _, registers, _ = keys(partition_of(NET))
@@ -460,18 +491,20 @@ def test_entries_of_others_do_no_harm(server):
                     "body": b"\xff",
                 },
             )
-            client.hset(registers, "ban x", "nonsense")
-            await a.send([fact(1)])
-            assert await numbers(b) == [1]
+            client.hset(
+                registers, mapping={"ban x": "nonsense", BAN: "1|x|y|z|", "ban y": f"1|1|inf|{'n' * 65}|"}
+            )
+            await a.send([fact(1), put(2)])
+            assert await numbers(b) == [1, 2]
             assert b.lost == 2
             await b.close()
-            assert (await b.connect()).registers == []
+            assert [told.register for told in (await b.connect()).registers] == [BAN]
 
     asyncio.run(main())
 
 
 def test_what_is_no_event_is_refused(server):
-    async def main():
+    async def main() -> None:
         async with links(server.url, "a") as [a]:
             for event in (
                 fact(1, body="x" * (BODY + 1)),
@@ -479,7 +512,7 @@ def test_what_is_no_event_is_refused(server):
                 fact(1)._replace(ends=math.nan),
                 fact(1, net="x"),
             ):
-                with pytest.raises(ValueError, match="bytes|no number|address"):
+                with pytest.raises(ValueError, match=r"bytes|no number|address"):
                     await a.send([event])
             await a.send([fact(1, body="x" * BODY)])
 

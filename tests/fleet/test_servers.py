@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import redis
 
 from guard.fleet import PARTITIONS, FleetError, partition_of
-from guard.fleet._scripts import keys
+from guard.fleet._scripts import BEAT, PUBLISH, keys
 from guard.fleet.link import Link
 from tests.fleet.test_link import NET, fact, links, numbers, put
 from tests.redis_server import PATIENCE, RedisServer, free_port, requires_redis
 
+T = TypeVar("T")
+
 # As docs/fleet.md has them.
-RIGHTS = "resetchannels ~mailward:1:* -@all +evalsha +eval +hget +hset +hdel +hlen +hgetall +hscan +xadd +xrange +zadd +zrem +zrange +zrangebyscore +zrevrange +expire +time"
-CLUSTER_RIGHTS = f"{RIGHTS} +cluster|slots +cluster|shards +command +asking"
+RIGHTS = (
+    "~mailward:1:* -@all +eval +evalsha +time +expire +hget +hset +hdel +hlen +hgetall +hscan "
+    "+xadd +xrange +zadd +zrem +zrange +zrangebyscore +zrevrange"
+)
+CLUSTER_RIGHTS = f"{RIGHTS} +cluster|slots +command +asking"
 
 
-async def eventually(work, *, patience=PATIENCE):
+def test_the_documented_rights_are_those_that_the_scripts_need():
+    page = (Path(__file__).parents[2] / "docs" / "fleet.md").read_text()
+    assert RIGHTS in page
+    assert CLUSTER_RIGHTS.removeprefix(RIGHTS).strip() in page
+    used = set(re.findall(r"redis\.call\('(\w+)'", PUBLISH.text + BEAT.text))
+    assert {f"+{name.lower()}" for name in used} <= set(RIGHTS.split())
+
+
+async def eventually(work: Callable[[], Awaitable[T]], *, patience: float = PATIENCE) -> T:
     """Return what `work` returns, once it raises no more."""
     until = time.monotonic() + patience
     while True:
@@ -35,10 +52,10 @@ async def eventually(work, *, patience=PATIENCE):
             await asyncio.sleep(0.05)
 
 
-async def exchange(url, *, span=600.0):
+async def exchange(url: str, *, span: float = 600.0) -> None:
     """One tells what is in every partition, the other hears it."""
     async with links(url, "a", "b", span=span) as (a, b):
-        nets = {}
+        nets: dict[int, str] = {}
         for n in range(256):
             nets.setdefault(partition_of(f"10.{n}.0.1"), f"10.{n}.0.1")
         await a.send([fact(1 + n, net=nets[n]) for n in range(PARTITIONS)])
@@ -49,9 +66,8 @@ async def exchange(url, *, span=600.0):
 
 def test_a_user_with_least_rights(tmp_path):
     with RedisServer(tmp_path / "r").start() as server:
-        admin = server.client()
-        admin.execute_command("ACL", "SETUSER", "mailward", "on", ">s3cr/et:x", *RIGHTS.split())
-        admin.execute_command("ACL", "SETUSER", "default", "off")
+        server.do("ACL", "SETUSER", "mailward", "on", ">s3cr/et:x", *RIGHTS.split())
+        server.do("ACL", "SETUSER", "default", "off")
         url = f"redis://mailward:s3cr%2Fet%3Ax@127.0.0.1:{server.port}"
         asyncio.run(exchange(url))
         with redis.Redis(
@@ -63,7 +79,7 @@ def test_a_user_with_least_rights(tmp_path):
             with pytest.raises(redis.exceptions.NoPermissionError):
                 us.flushall()
 
-        async def refused():
+        async def refused() -> None:
             for wrong in (url.replace("s3cr", "wr0ng"), server.url):
                 with pytest.raises(FleetError) as caught:
                     await Link(wrong, "a", "i", {}, span=1).connect()
@@ -81,17 +97,16 @@ def test_no_log_of_denied_commands(tmp_path):
     """The rights are what is used: the server has nothing to complain of."""
     with RedisServer(tmp_path / "r").start() as server:
         admin = server.client()
-        admin.execute_command("ACL", "SETUSER", "mailward", "on", ">x", *RIGHTS.split())
+        server.do("ACL", "SETUSER", "mailward", "on", ">x", *RIGHTS.split())
         asyncio.run(exchange(f"redis://mailward:x@127.0.0.1:{server.port}"))
         assert admin.acl_log() == []
 
 
 def test_a_missing_right_is_named(tmp_path):
     with RedisServer(tmp_path / "r").start() as server:
-        admin = server.client()
-        admin.execute_command("ACL", "SETUSER", "mailward", "on", ">x", "~mailward:1:*", "-@all", "+hget")
+        server.do("ACL", "SETUSER", "mailward", "on", ">x", "~mailward:1:*", "-@all", "+hget")
 
-        async def main():
+        async def main() -> None:
             with pytest.raises(FleetError, match=r"docs/fleet\.md"):
                 await Link(f"redis://mailward:x@127.0.0.1:{server.port}", "a", "i", {}, span=1).connect()
 
@@ -101,7 +116,7 @@ def test_a_missing_right_is_named(tmp_path):
 def test_full_memory_is_an_error_and_nothing_is_lost(tmp_path):
     with RedisServer(tmp_path / "r", "--maxmemory-policy", "noeviction").start() as server:
 
-        async def main():
+        async def main() -> None:
             async with links(server.url, "a", "b") as (a, b):
                 server.client().config_set("maxmemory", 1)
                 with pytest.raises(FleetError, match="maxmemory"):
@@ -122,7 +137,7 @@ def certificates(tmp_path_factory):
     """Two authorities, and a server's certificate of the first, for 127.0.0.1."""
     folder = tmp_path_factory.mktemp("tls")
 
-    def openssl(*arguments):
+    def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
@@ -152,7 +167,7 @@ def certificates(tmp_path_factory):
     return folder
 
 
-def tls(certificates, tmp_path):
+def tls(certificates: Path, tmp_path: Path) -> tuple[RedisServer, int]:
     port = free_port()
     files = ["--tls-cert-file", "r.pem", "--tls-key-file", "r.key", "--tls-ca-cert-file", "ca.pem"]
     files = [str(certificates / word) if "." in word else word for word in files]
@@ -166,7 +181,7 @@ def test_tls(certificates, tmp_path):
     with server.start():
         asyncio.run(exchange(f"rediss://127.0.0.1:{port}?ca={certificates}/ca.pem"))
 
-        async def refused():
+        async def refused() -> None:
             for options in ("", f"?ca={certificates}/other.pem", f"?ca={certificates}/missing.pem"):
                 with pytest.raises(FleetError):
                     await Link(f"rediss://127.0.0.1:{port}{options}", "c", "i", {}, span=1).connect()
@@ -178,6 +193,10 @@ def test_tls(certificates, tmp_path):
                 await Link(f"redis://127.0.0.1:{port}", "c", "i", {}, span=1).connect()
             async with links(f"rediss://localhost:{port}?insecure=yes", "c"):
                 pass
+            for ca, answer in (("ca", "cluster"), ("other", "certificate")):
+                url = f"rediss+cluster://127.0.0.1:{port}?ca={certificates}/{ca}.pem"
+                with pytest.raises(FleetError, match=rf"(?i){answer}"):  # a Cluster has the same options
+                    await Link(url, "c", "i", {}, span=1).connect()
 
         asyncio.run(refused())
 
@@ -201,14 +220,15 @@ def test_a_failover_to_a_replica_that_lags(tmp_path):
         )
         with (tmp_path / "sentinel.log").open("wb") as log:
             sentinel = subprocess.Popen([sentinel_program, str(configuration)], stdout=log, stderr=log)
-        stack.callback(lambda: (sentinel.kill(), sentinel.wait()))
+        stack.callback(sentinel.wait)
+        stack.callback(sentinel.kill)
         dead = free_port()
         url = f"redis+sentinel://127.0.0.1:{dead},127.0.0.1:{port}/mymaster"
 
-        async def main():
+        async def main() -> None:
             asking = redis.Redis(port=port)
 
-            async def sees_the_replica():
+            async def sees_the_replica() -> None:
                 try:
                     [row] = asking.sentinel_slaves("mymaster")
                     assert row["master-link-status"] == "ok"
@@ -249,8 +269,9 @@ def test_a_failover_to_a_replica_that_lags(tmp_path):
 # ------------------------------------------------------------------------------------------------ Cluster
 
 
-@pytest.fixture
-def cluster(tmp_path):
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("cluster")
     with ExitStack() as stack:
         servers = []
         for number in range(3):
@@ -268,7 +289,15 @@ def cluster(tmp_path):
         yield servers
 
 
-def cluster_url(servers, who=""):
+@pytest.fixture
+def cluster(three):
+    for server in three:
+        server.client().flushall()
+        server.do("ACL", "LOG", "RESET")
+    return three
+
+
+def cluster_url(servers: list[RedisServer], who: str = "") -> str:
     return f"redis+cluster://{who}127.0.0.1:{free_port()}," + ",".join(f"127.0.0.1:{s.port}" for s in servers)
 
 
@@ -280,7 +309,7 @@ def test_a_cluster(cluster):
 
 def test_least_rights_in_a_cluster(cluster):
     for server in cluster:
-        server.client().execute_command("ACL", "SETUSER", "mailward", "on", ">x", *CLUSTER_RIGHTS.split())
+        server.do("ACL", "SETUSER", "mailward", "on", ">x", *CLUSTER_RIGHTS.split())
     asyncio.run(exchange(cluster_url(cluster, "mailward:x@")))
     assert [server.client().acl_log() for server in cluster] == [[], [], []]
 
@@ -288,26 +317,26 @@ def test_least_rights_in_a_cluster(cluster):
 def test_slots_that_move(cluster):
     """Key by key, as a Cluster is resharded, with the link at work in between."""
     url = cluster_url(cluster)
-    slot = cluster[0].client().execute_command("CLUSTER", "KEYSLOT", keys(partition_of(NET))[0])
+    slot = cluster[0].do("CLUSTER", "KEYSLOT", keys(partition_of(NET))[0])
 
-    async def main():
+    async def main() -> tuple[list[int], int]:
         async with links(url, "a", "b") as (a, b):
             await a.send([fact(1), put(2)])
             owners = [s for s in cluster if s.client().keys(f"{keys(partition_of(NET))[0]}")]
             [source] = owners
             target = next(s for s in cluster if s is not source)
-            ids = {s.port: s.client().execute_command("CLUSTER", "MYID").decode() for s in cluster}
-            target.client().execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source.port])
-            source.client().execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target.port])
-            names = source.client().execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
+            ids = {s.port: s.do("CLUSTER", "MYID").decode() for s in cluster}
+            target.do("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source.port])
+            source.do("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target.port])
+            names = source.do("CLUSTER", "GETKEYSINSLOT", slot, 100)
             assert len(names) == 4
             found = await numbers(b)
             seq = 3
             for name in names:
-                source.client().execute_command("MIGRATE", "127.0.0.1", target.port, name, 0, 1000)
+                source.do("MIGRATE", "127.0.0.1", target.port, name, 0, 1000)
                 for link in (a, b):  # in the middle a call may fail: keys of one slot stand on two servers
 
-                    async def work(link=link, seq=seq):
+                    async def work(link: Link = link, seq: int = seq) -> None:
                         if link is a:
                             await a.send([fact(seq)])
                         else:
@@ -319,7 +348,7 @@ def test_slots_that_move(cluster):
                         await link.connect()
                 seq += 1
             for server in (target, source):
-                server.client().execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[target.port])
+                server.do("CLUSTER", "SETSLOT", slot, "NODE", ids[target.port])
             for link in (a, b):
                 await link.connect()
             await a.send([fact(n) for n in range(3, seq + 1)])
@@ -332,16 +361,19 @@ def test_slots_that_move(cluster):
 
 
 def test_a_server_of_a_cluster_that_is_named_as_a_single_one(cluster):
-    async def main():
-        with pytest.raises(FleetError, match=r"redis\+cluster://"):
+    async def main() -> None:
+        async def each() -> None:
             for server in cluster:
                 await Link(server.url, "a", "i", {}, span=1).connect()
+
+        with pytest.raises(FleetError, match=r"redis\+cluster://"):
+            await each()
 
     asyncio.run(main())
 
 
 def test_a_cluster_that_lost_a_server(cluster):
-    async def main():
+    async def main() -> None:
         async with links(cluster_url(cluster), "a") as [a]:
             cluster[1].kill()
             began = time.monotonic()

@@ -8,8 +8,8 @@ from typing import Final
 
 from guard import report
 from guard.clock import Clock
+from guard.elsewhere import Elsewhere
 from guard.model import CANCELLED, REFUSED, UNJUDGED, Action, AuthEvent, Finding, Policy
-from guard.orders import Orders
 from guard.reader import KNOWN, NAMES, NEW, Reader, describe, when
 from guard.sessions import Sessions
 from guard.state import Keeper, Row
@@ -19,7 +19,7 @@ _NOTED: Final = frozenset((REFUSED, CANCELLED, UNJUDGED))
 _LONGEST: Final = 1 << 20  # bytes of a line; a longer one is dropped
 
 
-class Engine(Orders):
+class Engine(Elsewhere):
     """The guard without the world: no clock, no socket, no log call."""
 
     __slots__ = (
@@ -159,6 +159,8 @@ class Engine(Orders):
         for unban in self._bans.expire(now):
             self.stats.unbans.add(("expired",))
             done.append(unban)
+        if self.notices is not None:
+            self.notices.prune(now)
         return done
 
     # -- looking ---------------------------------------------------------------------------------------------------
@@ -224,15 +226,16 @@ class Engine(Orders):
     def changes(self) -> list[Row]:
         """Return what changed since the last call, to be saved in one transaction with the sources' positions."""
         self._reader.flush()
-        return self._keeper.changes(
-            {
-                "kinds": self._kinds,
-                "lines": [self.lines_read, self._relevant, self.unparsed],
-                "period": [self._first, self._last, self._reader.last],
-                "findings": [list(finding) for finding in self.findings],
-                "lists": [sorted(self._allow), sorted(self._deny)],
-            }
-        )
+        own: dict[str, object] = {
+            "kinds": self._kinds,
+            "lines": [self.lines_read, self._relevant, self.unparsed],
+            "period": [self._first, self._last, self._reader.last],
+            "findings": [list(finding) for finding in self.findings],
+            "lists": [sorted(self._allow), sorted(self._deny)],
+        }
+        if self.notices is not None:
+            own["notices"] = self.notices.dump()
+        return self._keeper.changes(own)
 
     def restore(self, rows: Iterable[tuple[str, str, str]]) -> None:
         """Take a saved state into a fresh engine."""
@@ -243,4 +246,6 @@ class Engine(Orders):
         self.findings = [Finding(*values) for values in own.get("findings", [])]
         allow, deny = own.get("lists", [[], []])
         self._allow, self._deny = set(allow), set(deny)
+        if self.notices is not None and "notices" in own:
+            self.notices.load(own["notices"])
         self._relist()

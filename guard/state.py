@@ -24,7 +24,7 @@ from guard.tally import Source, Tally
 Row = tuple[str, str, str | None]
 
 _COUNTERS: Final = (
-    "auth_failures", "auth_revoked", "auth_successes", "auth_unjudged", "bans", "findings", "ignored", "lines", "parse", "unbans",
+    "auth_failures", "auth_revoked", "auth_successes", "auth_unjudged", "bans", "findings", "ignored", "lines", "parse", "told", "unbans",
     "unparsed", "witness_suppressed",
 )  # fmt: skip
 

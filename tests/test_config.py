@@ -17,7 +17,9 @@ from pydantic import BaseModel
 from guard.config import Config, ConfigError, DockerTable, FileTable, Problem, find_sources, load
 from guard.config._lines import locate
 from guard.config._list_file import _quickly
-from guard.config._values import NARROWEST, duration, net_to_deny
+from guard.config._values import NARROWEST, duration, net_to_deny, store_url
+from guard.fleet import FleetError
+from guard.fleet._address import parse
 from guard.model import Policy
 
 EXAMPLE = Path(__file__).parent.parent / "mailward.example.toml"
@@ -375,10 +377,78 @@ def test_each_mistake_says_what_was_expected(problems, text, key, expected):
     assert any(expected in what for _, where, what in found if where == key), found
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:secret@192.0.2.1:6379/0",
+        "rediss://user:secret@redis.example.org/1?ca=/etc/ca.pem",
+        "redis+sentinel://:secret@192.0.2.1:26379,192.0.2.2:26379/mymaster/0",
+        "redis+cluster://192.0.2.1:6379,192.0.2.2:6379",
+        "redis+unix:///run/redis/redis.sock",
+    ],
+)
+def test_a_shared_store_leaves_this_hosts_own_state_in_a_file(write, url):
+    config = load(write(f'[store]\nurl = "{url}"\nnode = "mx1"\nfile = "/srv/own.db"\n'))
+    assert (config.store.shared, config.store.own, config.store.node) == (True, "sqlite:///srv/own.db", "mx1")
+    assert config.unsupported() == []
+    alone = load(write('[store]\nurl = "sqlite:///srv/state.db"\n'))
+    assert (alone.store.shared, alone.store.own) == (False, "sqlite:///srv/state.db")
+
+
 def test_a_password_in_an_address_is_not_repeated(problems):
-    assert problems('store.url = "postgres://:hunter2@x"') == [
-        (1, "store.url", "expected sqlite:///PATH, redis://HOST, rediss://HOST or memory:")
-    ]
+    for url in (
+        "postgres://:hunter2@x",
+        "redis://:hunter2@",
+        "redis+sentinel://:hunter2@x:1",
+        "redis://hunter2@x",
+    ):
+        [(line, key, text)] = problems(f'store.url = "{url}"')
+        assert (line, key) == (1, "store.url")
+        assert text.startswith("expected sqlite:///PATH, memory:, redis://")
+        assert "hunter2" not in text
+
+
+STORES = """
+sqlite:///var/lib/mailward/state.db
+memory:
+redis://localhost
+redis://mx:se%40cret@10.0.0.1:6380/3
+redis://:hunter2@[2001:db8::1]:6379/
+rediss://:hunter2@redis.example.org?ca=/etc/ssl/own.pem
+rediss://redis.example.org/1?insecure=yes
+redis+unix:///run/redis/redis.sock
+redis+unix://mailward:hunter2@/run/redis/redis.sock?db=2
+redis+sentinel://s1,s2:26380,[2001:db8::2]:26379/mymaster/1
+redis+sentinel://u:hunter2@s1/mymaster?sentinel_password=other
+rediss+sentinel://s1/mymaster?ca=/x.pem&sentinel_password=other
+redis+cluster://:hunter2@c1:7000,c2:7001,c3
+rediss+cluster://c1/?ca=/x.pem
+""".split()
+NO_STORES = """
+redis: redis:// redis:/// redis://h:0 redis://h:65536 redis://h:x redis://h/x redis://h/1/2 redis://h,i redis://u@h redis://:p@s@h
+redis://h?ca=/x redis://h?db=1 redis://h#x rediss://h?ca=x.pem rediss://h?insecure=maybe rediss://h?verify=no redis+unix://
+redis+unix://host/x redis+unix:///s?db=x redis+sentinel://h redis+sentinel://h/ redis+sentinel://h,,i/m redis+sentinel:///m
+redis+cluster:// redis+cluster://h/1 redis+cluster://h,i:70000 redis+tls://h http://h sqlite:// redis://[::1 redis://[x]:1
+rediss+unix:///s rediss+sentinel://h/m?sentinel_password= redis+sentinel://h/m?ca=/x
+""".split()
+
+
+@pytest.mark.parametrize("url", STORES)
+def test_a_store(url):
+    assert store_url(url) == url
+    if url.startswith("redis"):
+        address = parse(url)  # what is accepted here, the fleet can use
+        assert "hunter2" not in str(address)
+        assert "cret" not in str(address)
+
+
+@pytest.mark.parametrize("url", [*NO_STORES, "redis://h /1", "redis://h\n", "", 7])
+def test_no_store(url):
+    with pytest.raises(ValueError, match="sqlite:///PATH"):
+        store_url(url)
+    if isinstance(url, str):
+        with pytest.raises(FleetError, match="expected redis://"):
+            parse(url)
 
 
 @pytest.mark.parametrize(
@@ -465,16 +535,12 @@ listen = "udp://127.0.0.1:5514"
 type = "journal"
 [firewall]
 backend = "iptables"
-[store]
-url = "redis://:hunter2@localhost:6379/0"
 """)
     found = load(path).unsupported()
     assert [(p.file, p.line, p.key) for p in found] == [
         (str(path), 9, "source[3].type"),
-        (str(path), 13, "store.url"),
     ]
     assert all("not in this release" in p.expected for p in found)
-    assert not any("hunter2" in p.expected for p in found)
     assert load(EXAMPLE).unsupported() == []
 
 

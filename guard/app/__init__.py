@@ -3,7 +3,7 @@
 ```
 sources -> queue -> engine -> enforcer (one thread) -> kernel
                       |-> keeper (one thread) -> store, about every second
-control socket, HTTP, signals, systemd: beside it, in the same loop
+control socket, HTTP, fleet, signals, systemd: beside it, in the same loop
 ```
 The engine is called from the loop alone, in slices of at most 256 KiB; nothing else in the loop takes time.
 """
@@ -25,6 +25,7 @@ from guard import http, log
 from guard.app import _place, _privilege
 from guard.app._closer import Closer
 from guard.app._enforcer import Enforcer
+from guard.app._fleet import FLEET_TABLES, fleet_of
 from guard.app._intake import Intake
 from guard.app._keeper import Keeper
 from guard.app._lists import Lists
@@ -46,7 +47,7 @@ from guard.firewall.protected import Protected
 from guard.firewall.ssh_sessions import SshSessions
 from guard.log import logger
 from guard.model import Action, Policy
-from guard.store import Store, StoreError, open_store
+from guard.store import StoreError
 
 __all__ = ["CannotRunError", "run"]
 
@@ -57,8 +58,9 @@ SLICE: Final = (
 )
 SLOW: Final = 0.03
 PARTING: Final = 6.0  # the most that what the sources still deliver may take when we stop
+SOONEST: Final = 0.05  # between two checkpoints while there is news for the fleet
 REFRESH: Final = 60.0  # what is protected on this host
-_OWN_TABLES: Final = (REASON_TABLE, NAME_TABLE)  # rows of the state that are not the engine's
+_OWN_TABLES: Final = (REASON_TABLE, NAME_TABLE, *FLEET_TABLES)  # rows of the state that are not the engine's
 _AT_START_ONLY: Final = ("source", "firewall", "store", "http", "control", "limits")
 
 
@@ -106,11 +108,11 @@ class Daemon:
             logger().warning(
                 'ONLY OBSERVING: firewall.backend = "none", decisions are shown and NOBODY IS BANNED'
             )
-        descriptor = _place.lock(config.store.url)
+        descriptor = _place.lock(config.store.own)
         if descriptor is not None:
             stack.callback(os.close, descriptor)
-        self._secret = _place.secret_of(config.store.url)
-        store = _opened(config.store.url)
+        self._secret = _place.secret_of(config.store.own)
+        store = _place.opened(config.store.own)
         self._keeper = Keeper(store)
         stack.push_async_callback(self._keeper.close)
         state = store.load()
@@ -121,6 +123,8 @@ class Daemon:
         clock = Clock(year=None, zone=_place.local_zone(), now=time.time(), live=True)
         without = policy._replace(allow=(), deny=())  # long lists are taken once, by `_configure`
         self._engine = engine = Engine(without, clock=clock, keep=True)
+        if config.store.shared:
+            engine.share()
         engine.restore(row for row in state.rows if row[0] not in _OWN_TABLES)
         self._enforcer = Enforcer(
             firewall,
@@ -142,9 +146,12 @@ class Daemon:
             raise CannotRunError(REFUSED, str(error)) from None
         stack.push_async_callback(self._enforcer.close)
         self._intake = Intake(config.sources(), state.positions, self._pipeline)
-        self._view = View(engine, self._enforcer, self._keeper, self._intake.sources, config.store.url)
+        sources = self._intake.sources
+        rows = [row for row in state.rows if row[0] in FLEET_TABLES]
+        self._fleet = fleet_of(config, self._pipeline, rows, sources)
+        self._view = View(engine, self._enforcer, self._keeper, sources, config.store.own, self._fleet)
         self._requests = Requests(
-            self._pipeline, self._enforcer, self._view, reasons, self._lists, self._reassert
+            self._pipeline, self._enforcer, self._view, reasons, self._lists, self._reassert, self._fleet
         )
         stack.callback(self._checkpoint)
         control = ControlServer(config.control.socket, self._requests.handle)
@@ -243,6 +250,8 @@ class Daemon:
         work += [self._ticks(), self._heartbeat(), self._checkpoints(), self._reloads(), self._refresh()]
         if self._config.firewall.close_sockets and self._enforcer.backend != "none":
             work.append(self._closer.run())
+        if self._fleet is not None:
+            work.append(self._fleet.run())
         return [*work, self._lists.run(self._relist)]
 
     async def _ticks(self) -> None:
@@ -271,14 +280,20 @@ class Daemon:
             self._view.sample()
             urgent, began = self._pipeline.urgent, time.monotonic()
             self._checkpoint()
-            pause = CHECKPOINT if time.monotonic() - began < SLOW and not urgent else SLICE
+            took = time.monotonic() - began
+            pause = CHECKPOINT if took < SLOW and not urgent else SLICE
+            await asyncio.sleep(min(SLICE, max(SOONEST, took * 4)))
 
     def _checkpoint(self) -> None:
         checkpoint = self._pipeline.checkpoint()
         for unsaved in (self._requests.unsaved, self._lists.names.unsaved):
             checkpoint.rows.extend(unsaved)
             unsaved.clear()
-        self._keeper.take(checkpoint)
+        saved = None
+        if self._fleet is not None:
+            rows, saved = self._fleet.collect()
+            checkpoint.rows.extend(rows)
+        self._keeper.take(checkpoint, saved)
 
     async def _read(self) -> None:
         """Read the sources; when all have ended, stop."""
@@ -292,16 +307,6 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-
-
-def _opened(url: str) -> Store:
-    try:
-        store = open_store(url)
-    except StoreError as error:
-        raise CannotRunError(REFUSED, str(error)) from None
-    if store.trouble:
-        logger().error("the state was damaged", reason=store.trouble)
-    return store
 
 
 def run(load: Callable[[], Config], user: str | None = None) -> None:

@@ -40,9 +40,8 @@ class Pipeline:
         self.engine = engine
         self.lockout = lockout
         self.queue: asyncio.Queue[Chunk] = asyncio.Queue(CHUNKS)
-        self.fresh = (
-            asyncio.Event()
-        )  # a stream has begun: until its position is saved a kill would lose its lines
+        # A stream has begun: until its position is saved a kill would lose its lines; or there is news for others.
+        self.fresh = asyncio.Event()
         self.urgent = False  # what nobody can be asked for again is not saved yet
         self._enforce = enforce
         self._positions: dict[str, Position | None] = {}
@@ -84,17 +83,19 @@ class Pipeline:
             engine.stats.detection_seconds.observe(max(0.0, time.time() - chunk.written))
         self.act(actions)
 
-    def act(self, actions: Sequence[Action]) -> None:
-        """Have decisions enforced, told and remembered."""
+    def act(self, actions: Sequence[Action], node: str = "") -> None:
+        """Have decisions enforced, told and remembered; `node` is the other one of the fleet that they come from."""
         if actions:
             actions, taken_back = self.lockout.admit(actions)
             self._enforce([*actions, *taken_back])
-            _tell_all(actions)
+            _tell_all(actions, node)
             if len(self._actions) < _HISTORY:
                 self._actions += actions
         for finding in self.engine.take_findings():
             logger().error("finding", **finding_values(finding))
         self.lockout.tell_spared()
+        if self.engine.notices:
+            self.fresh.set()
 
     def take_back(self, refused: Sequence[Refused]) -> None:
         """Take what the firewall has refused: what it refuses for good is wanted no more."""
@@ -139,7 +140,7 @@ class Pipeline:
         }
 
 
-def _tell_all(actions: Sequence[Action]) -> None:
+def _tell_all(actions: Sequence[Action], node: str) -> None:
     """Tell each action; what a long list brings with it or takes away in one line."""
     listed: dict[tuple[str, str], list[Action]] = {}
     for action in actions:
@@ -152,12 +153,12 @@ def _tell_all(actions: Sequence[Action]) -> None:
     told = {id(action) for of_one in many.values() for action in of_one}
     for action in actions:
         if id(action) not in told:
-            _tell(action)
+            _tell(action, {"node": node} if node else {})
     for (event, cause), of_one in many.items():
         logger().warning(event, nets=len(of_one), cause=cause)
 
 
-def _tell(action: Action) -> None:
+def _tell(action: Action, origin: dict[str, str]) -> None:
     if isinstance(action, Ban):
         logger().warning(
             "ban",
@@ -166,6 +167,7 @@ def _tell(action: Action) -> None:
             failures=action.failures,
             seconds=None if action.until == float("inf") else round(action.seconds),
             session_open=action.session_open,
+            **origin,
         )
     else:
-        logger().info("unban", net=action.net, cause=action.cause)
+        logger().info("unban", net=action.net, cause=action.cause, **origin)

@@ -194,10 +194,6 @@ class Config(BaseSettings):
             for number, source in enumerate(self.source)
             if source.type in NEEDS and missing(source.type)
         ]
-        if self.store.url.startswith("redis"):
-            found.append(
-                self._problem(("store", "url"), "redis is not in this release; expected sqlite:///PATH")
-            )
         if self.geo.database:
             found.append(self._problem(("geo", "database"), 'not in this release; expected ""'))
         return found

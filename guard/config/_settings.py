@@ -13,10 +13,12 @@ from guard.config._values import (
     Count,
     DockerUrl,
     Duration,
+    FilePath,
     Label,
     Listen,
     Members,
     Net,
+    NodeName,
     Port,
     Ports,
     Prefix4,
@@ -225,7 +227,18 @@ class StoreTable(Table):
     """[store]."""
 
     url: StoreUrl = "sqlite:///var/lib/mailward/state.db"
-    node: str = ""
+    file: FilePath = "/var/lib/mailward/state.db"
+    node: NodeName = ""
+
+    @property
+    def shared(self) -> bool:
+        """Whether `url` names what a fleet shares."""
+        return self.url.startswith("redis")
+
+    @property
+    def own(self) -> str:
+        """The address of this node's own state."""
+        return f"sqlite://{self.file}" if self.shared else self.url
 
 
 class Http(Table):

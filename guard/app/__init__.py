@@ -138,6 +138,7 @@ class Daemon:
             raise CannotRunError(REFUSED, str(error)) from None
         stack.push_async_callback(self._enforcer.close)
         self._intake = Intake(config.sources(), state.positions, self._pipeline)
+        self._keeper.saved = self._intake.saved
         self._view = View(engine, self._enforcer, self._keeper, self._intake.sources, config.store.url)
         self._requests = Requests(
             self._pipeline, self._enforcer, self._view, reasons, self._lists, self._reassert

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from guard.config import AnySource, FileTable, StdinTable
+from guard.config import AnySource, FileTable, RedisTable, StdinTable
 from guard.log import logger
 from guard.sources import Note, Source
 from guard.sources.file import FileSource
@@ -31,8 +31,29 @@ def _stdin(table: StdinTable, _positions: Positions, _note: Note) -> Source:
     return StdinSource(table.name)
 
 
+def _redis(table: RedisTable, positions: Positions, note: Note) -> Source:
+    from guard.sources.redis import RedisSource  # noqa: PLC0415 - the extra `redis`
+
+    return RedisSource(
+        table.name,
+        table.url,
+        positions,
+        mode=table.mode,
+        channel=table.channel,
+        keys=table.keys,
+        stream=table.stream,
+        group=table.group,
+        heads=table.heads,
+        only=table.only,
+        pop=table.pop,
+        start=table.start,
+        note=note,
+    )
+
+
 # What only some hosts have is imported where it is asked for.
 _MAKERS: Final[dict[type[AnySource], Callable[[Any, Positions, Note], Source]]] = {
     FileTable: _file,
     StdinTable: _stdin,
+    RedisTable: _redis,
 }

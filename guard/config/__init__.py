@@ -17,6 +17,7 @@ from pydantic import PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from guard.config._extras import NEEDS, missing
 from guard.config._lines import KeyPath, locate
 from guard.config._list_file import Key, ListFile, read_list, stamp_of
 from guard.config._problems import (
@@ -39,6 +40,7 @@ from guard.config._settings import (
     Limits,
     Lists,
     Log,
+    RedisTable,
     Rules,
     Sources,
     StdinTable,
@@ -57,6 +59,7 @@ __all__ = [
     "ListFile",
     "ListKey",
     "Problem",
+    "RedisTable",
     "StdinTable",
     "find_sources",
     "load",
@@ -72,7 +75,7 @@ PREFIX: Final = "MAILWARD_"
 NOT_OURS: Final = re.compile(
     r"MAILWARD_(?:CONFIG|COMPILE|TEST_.*)"
 )  # the file's path; the build's; the test suite's
-SUPPORTED: Final = (FileTable, StdinTable)  # the sources that this release has
+SUPPORTED: Final = (FileTable, StdinTable, RedisTable)  # the sources that this release has
 LOGS: Final = ("/var/log/mail.log", "/var/log/maillog", "/var/log/sogo/sogo.log", "/var/log/sogo.log")
 
 
@@ -183,6 +186,11 @@ class Config(BaseSettings):
             self._problem(("source", number, "type"), f'"{source.type}" is not in this release')
             for number, source in enumerate(self.source)
             if not isinstance(source, SUPPORTED)
+        ]
+        found += [
+            self._problem(("source", number, "type"), missing(source.type))
+            for number, source in enumerate(self.source)
+            if source.type in NEEDS and missing(source.type)
         ]
         if self.store.url.startswith("redis"):
             found.append(

@@ -154,12 +154,14 @@ class StreamReader:
 
     async def _settle(self, info: _Info, put: Put) -> None:
         """Everything is read that there is: what was added besides has gone before we came to it."""
-        missed = info.added - self._read
-        if info.added >= 0 and self._read >= 0 and missed > 0:
-            self._standing.lose(
-                f"stream {self._stream}: {missed} entries were deleted before they were read", missed
-            )
-        if info.added >= 0 and missed:
+        missed = info.added - self._read if info.added >= 0 and self._read >= 0 else 0
+        if missed > 0:
+            text = f"stream {self._stream}: {missed} entries were deleted before they were read"
+            self._standing.lose(text, missed)
+        elif missed < 0:
+            text = f"stream {self._stream} was made anew: what was in the old one and not read is lost"
+            self._standing.lose(text)
+        if info.added != self._read:
             self._id, self._read = max(self._id, info.last, key=_order), info.added
             await put(Chunk(self._name, self.label, b"", self._place()))
         self._standing.caught_up()

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -34,14 +34,15 @@ requires_redis = pytest.mark.skipif(
 class Server:
     """`redis-server` with its socket and files in `folder`; `options` as on its command line."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, password: str | None = None) -> None:
         self.socket = folder / "redis.sock"
         self.url = f"unix://{self.socket}"
-        self.admin = Redis(unix_socket_path=str(self.socket), socket_timeout=10)
+        self.admin: Any = Redis(unix_socket_path=str(self.socket), socket_timeout=10, password=password)
         self._command = [
             "redis-server", "--port", "0", "--unixsocket", str(self.socket), "--dir", str(folder), "--save", "",
             "--loglevel", "warning", "--logfile", str(folder / "redis.log"), *options,
         ]  # fmt: skip
+        self._command += ["--requirepass", password] if password else []
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -96,7 +97,7 @@ class Pusher(threading.Thread):
         self,
         server: Server,
         count: int,
-        push: Callable[[Any, list[bytes]], None],
+        push: Callable[[Any, list[bytes]], object],
         last: Callable[[], int],
         batch: int = 200,
     ) -> None:
@@ -135,12 +136,14 @@ class Reader:
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
+        self.streams: dict[str, bytes] = {}
         self.positions: dict[str, str] = {}
 
     async def put(self, chunk: Chunk) -> None:
         assert len(chunk.data) <= CHUNK_BYTES
         assert not chunk.data or chunk.data.endswith(b"\n")
         self.lines += chunk.data.split(b"\n")[:-1]
+        self.streams[chunk.stream] = self.streams.get(chunk.stream, b"") + chunk.data[:10_000]
         if chunk.position is not None:
             self.positions[chunk.stream] = chunk.position.rewind(0).dump()
         await asyncio.sleep(0)
@@ -200,9 +203,3 @@ class Running:
         await asyncio.sleep(0.1)  # nothing more comes
         assert len(self.reader.lines) == count, (self.reader.lines[-5:], self.notes)
         return self.reader.lines
-
-
-@contextlib.contextmanager
-def serving(folder: Path, *options: str) -> Iterator[Server]:
-    with Server(folder, *options) as server:
-        yield server

@@ -7,6 +7,7 @@ import asyncio
 import os
 import random
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ PATIENCE = 30 + LINES / 2000
 pytestmark = [requires_redis, pytest.mark.timeout(PATIENCE + 60)]
 
 
-async def stormed(server, running, pusher, between=lambda: None):
+async def stormed(server: Server, running: Running, pusher: Pusher, between: Any = lambda: None) -> None:
     """Push everything, with five restarts of the server and five of the source on the way, by turns."""
     chance = random.Random(4)
     events = sorted(chance.randrange(LINES // 20, LINES) for _ in range(10))
@@ -50,11 +51,13 @@ async def stormed(server, running, pusher, between=lambda: None):
 async def test_list_over_restarts_every_record_once(tmp_path, pop):
     with Server(tmp_path, *LIVES) as server:
 
-        def last():
+        def last() -> Any:
             newest = server.admin.lindex("LOG", 0)
             return number(newest.rstrip(b"\n")) if newest else -1
 
-        def trim():  # as mailcow does, but of what is read: at this speed its 10 000 are less than a tenth of a second
+        def trim() -> (
+            Any
+        ):  # as mailcow does, but of what is read: at this speed its 10 000 are less than a tenth of a second
             tail = None if pop else server.admin.lindex("LOG", -1)
             if tail:
                 more = len(running.reader.lines) - 3000 - number(tail.rstrip(b"\n"))
@@ -76,11 +79,11 @@ async def test_list_over_restarts_every_record_once(tmp_path, pop):
 async def test_stream_over_restarts_every_record_once(tmp_path):
     with Server(tmp_path, *LIVES) as server:
 
-        def last():
+        def last() -> Any:
             newest = server.admin.xrevrange("LOG", count=1)
             return number(newest[0][1][b"line"].rstrip(b"\n")) if newest else -1
 
-        def push(pipe, some):
+        def push(pipe: Any, some: Any) -> Any:
             for one in some:
                 pipe.xadd("LOG", {"line": one})
 
@@ -121,7 +124,7 @@ async def test_channel_over_restarts_nothing_twice_and_each_gap_counted(tmp_path
 async def test_redis_that_forgets_doubles_nothing_and_the_loss_is_counted(tmp_path, mode):
     with Server(tmp_path, *FORGETS) as server:
 
-        def push(pipe, some):
+        def push(pipe: Any, some: Any) -> Any:
             if mode == "list":
                 pipe.lpush("LOG", *some)
             else:

@@ -26,6 +26,7 @@ MOST: Final = 2000  # records at once
 FIRST: Final = 250  # before their size is known
 PIECE: Final = 4096  # records at once while the place is looked for
 FARTHEST: Final = 1 << 18  # how far down that is
+SLACK: Final = 1024
 SPARE: Final = 256  # records that are trimmed at once, at least
 
 
@@ -44,6 +45,9 @@ class ListReader:
         self._place = load(saved) if saved else None
         self._pop = pop
         self._count = FIRST
+        self._slack = (
+            0  # records below the place that are read too: it moves down while others trim at each push
+        )
         self._durable = -1  # the number of the last record that is safe; -1: not known
         self._told = False
 
@@ -61,18 +65,23 @@ class ListReader:
             self._told = True
         place = self._place
         assert place is not None  # noqa: S101 - made above
-        context = place.context()
-        newest, oldest = -(place.below + self._count), -(place.below - context + 1)
-        length, records = await self._look(link, newest, oldest)
-        there = len(records) - context
-        if there < 0 or [digest(record) for record in records[there:]] != place.seen[:context]:
+        span = min(place.below, place.context() + self._slack)
+        length, records = await self._look(link, -(place.below + self._count), -(place.below - span + 1))
+        start = max(0, len(records) - span)
+        shift = place.shift([digest(record) for record in records[start:]])
+        if shift is None:
+            self._slack = SLACK
             await self._search(link, place)
             return 0, 1
+        there = start + shift
+        gone = span - (len(records) - there)  # trimmed since the last look
+        self._slack = SLACK if gone else self._slack // 2
+        place.below -= gone
         more = max(0, length - place.below - there)
         if there:
             self._standing.waits()
             await self._deliver(records[:there], place, put)
-        elif self._pop:
+        if self._pop:
             await self._trim(link, place)
         return there, more
 

@@ -56,6 +56,14 @@ class Place:
             wanted *= 2
         return min(wanted, most)
 
+    def shift(self, digests: Sequence[bytes]) -> int | None:
+        """Return how far down in `digests`, newest first, the place is; None where it is not among them."""
+        enough = self.context()
+        for i in range(len(digests) - enough + 1):
+            if digests[i : i + enough] == self.seen[:enough]:
+                return i
+        return None
+
     def find(self, digests: Sequence[bytes], *, whole: bool) -> tuple[int, int] | None:
         """Return (i, j): our j-th newest record is digests[i], and all further ones agree; None where nothing does.
 

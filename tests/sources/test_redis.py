@@ -23,6 +23,11 @@ from tests.sources.redis_server import Reader, Running, Server, record, requires
 pytestmark = requires_redis
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr("guard.sources._redis_stream.BLOCK", 0.1)
+
+
 @pytest.fixture
 def server(tmp_path: Any) -> Any:
     with Server(tmp_path) as server:

@@ -76,6 +76,25 @@ async def test_list_over_restarts_every_record_once(tmp_path, pop):
                 await running.until(lambda: server.admin.llen("LOG") < 2000)
 
 
+async def test_a_list_that_is_trimmed_at_each_push_is_read_exactly(tmp_path):
+    with Server(tmp_path, *FORGETS) as server:
+
+        def push(pipe: Any, some: Any) -> Any:
+            for one in some:
+                pipe.lpush("LOG", one).ltrim("LOG", 0, 7999)
+
+        pusher = Pusher(server, LINES, push, lambda: -1, batch=50)
+        async with Running(server.url, mode="list", keys=["LOG"], start="start") as running:
+            await running.up()
+            pusher.start()
+            while pusher.is_alive():
+                pusher.limit = min(LINES, len(running.reader.lines) + 7000)
+                await asyncio.sleep(0.002)
+            await running.until(lambda: len(running.reader.lines) >= LINES, PATIENCE)
+            assert running.reader.numbers() == list(range(LINES))
+            assert running.source.health().lost == 0, running.notes
+
+
 async def test_stream_over_restarts_every_record_once(tmp_path):
     with Server(tmp_path, *LIVES) as server:
 

@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from redis.asyncio.connection import AbstractConnection, Connection, UnixDomainSocketConnection, parse_url
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
@@ -37,6 +43,8 @@ class Link:
         self._secret = values.get("password") or ""
         if self._kind is not UnixDomainSocketConnection:
             values["socket_keepalive"] = True
+        if issubclass(self._kind, SSLConnection):
+            values["ssl_check_hostname"] = True
         if "ca" in values:
             values["ssl_ca_certs"] = values.pop("ca")
         self._values = values

@@ -4,8 +4,8 @@ The place is the id of the last entry delivered, saved in one transaction with t
 XREAD after that id, and never with XREADGROUP: what Redis believes to have delivered is not what has been counted, and
 the pending entries of a group would be a second memory that a kill leaves at odds with the first.  The consumer group
 is for everybody else: once a place is safe in our store, the group's `last-delivered-id` is set to it.  It shows
-how far we are (XINFO GROUPS: `lag`), keeps `XTRIM ... ACKED` from what is not counted yet, and says where to begin
-when our own state is lost.  So a group belongs to one guard.
+how far we are (XINFO GROUPS: `lag`), and says where to begin when our own state is lost.  So a group belongs to one
+guard.
 """
 
 from __future__ import annotations

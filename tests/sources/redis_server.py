@@ -198,6 +198,9 @@ class Running:
     async def up(self) -> None:
         await self.until(lambda: self.source.health().up)
 
+    def has(self, count: int) -> bool:
+        return len(self.reader.lines) >= count
+
     async def lines(self, count: int) -> list[bytes]:
         await self.until(lambda: len(self.reader.lines) >= count)
         await asyncio.sleep(0.1)  # nothing more comes

@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -147,6 +149,34 @@ async def test_trimmed_between_two_looks_and_while_away(server):
         await running.lines(600)
         assert reader.numbers() == list(range(600))
         assert running.source.health().lost == 0
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_whatever_is_pushed_and_trimmed_is_read_once_and_in_order(server, monkeypatch, seed):
+    """Pushes with many twins, trims, restarts of the source, in any order; at least 40 records stay."""
+    monkeypatch.setattr("guard.sources.redis.FASTEST", 0.002)
+    monkeypatch.setattr("guard.sources.redis.SLOWEST", 0.002)
+    chance = random.Random(seed)
+    sent: list[bytes] = []
+    async with lists(server, start="start") as running:
+        for turn in range(120):
+            batch = [record(turn * 3 + chance.randrange(3)) for _ in range(chance.randrange(70))]
+            pipe = server.admin.pipeline()
+            for one in batch:
+                pipe.lpush("LOG", one)
+            if chance.random() < 0.4:
+                unread = len(sent) - len(running.reader.lines) + len(batch)
+                pipe.ltrim("LOG", 0, unread + 40 + chance.randrange(400))
+            pipe.execute()
+            sent += [one.rstrip(b"\n") for one in batch]
+            if chance.random() < 0.2:
+                await running.again()
+            elif chance.random() < 0.7:
+                await running.until(partial(running.has, len(sent)))
+                assert running.reader.lines == sent
+        await running.lines(len(sent))
+        assert running.reader.lines == sent
+        assert running.lost + running.source.health().lost == 0, running.notes
 
 
 async def test_more_than_the_list_holds_is_a_loss_and_the_list_is_read(server):
@@ -526,7 +556,7 @@ def certificates(folder: Any) -> Any:
 
 async def test_tls_with_an_own_ca_and_never_without_it(tmp_path, free_port):
     certificates(tmp_path)
-    options = ["--tls-port", str(free_port), "--bind", "127.0.0.1", "--tls-auth-clients", "no"]
+    options = ["--tls-port", str(free_port), "--bind", "127.0.0.1", "127.0.0.2", "--tls-auth-clients", "no"]
     options += ["--tls-cert-file", "redis.pem", "--tls-key-file", "redis.key", "--tls-ca-cert-file", "ca.pem"]
     with Server(tmp_path, *options) as server:
         url = f"rediss://127.0.0.1:{free_port}/0"
@@ -535,7 +565,8 @@ async def test_tls_with_an_own_ca_and_never_without_it(tmp_path, free_port):
             f"{url}?ca={tmp_path}/ca.pem", mode="list", keys=["LOG"], start="start"
         ) as running:
             await running.lines(3)
-        for wrong in (url, f"{url}?ca={tmp_path}/none.pem", f"redis://127.0.0.1:{free_port}"):
+        other = f"rediss://127.0.0.2:{free_port}?ca={tmp_path}/ca.pem"  # not the name in the certificate
+        for wrong in (url, other, f"{url}?ca={tmp_path}/none.pem", f"redis://127.0.0.1:{free_port}"):
             async with Running(wrong, mode="list", keys=["LOG"], start="start") as running:
                 await running.until(lambda: running.notes)
                 assert not running.source.health().up

@@ -20,7 +20,7 @@ from guard.sources import CHUNK_BYTES, Chunk, Put
 from guard.sources._cursor import Cursor
 from guard.sources._redis_lines import LONGEST, of_list
 from guard.sources._redis_link import Command, Link, RefusedError, Standing
-from guard.sources._redis_place import SAVED, Place, digest, load
+from guard.sources._redis_place import SAVED, Place, digest, load, time_of
 
 MOST: Final = 2000  # records at once
 FIRST: Final = 250  # before their size is known
@@ -43,13 +43,14 @@ class ListReader:
         self._standing = standing
         self._start = start
         self._place = load(saved) if saved else None
+        if saved and self._place is None:
+            standing.tell(f"list {key}: the saved place cannot be read: it is followed as without one")
         self._pop = pop
         self._count = FIRST
-        self._slack = (
-            0  # records below the place that are read too: it moves down while others trim at each push
-        )
+        self._slack = 0  # records read below the place: it moves down while others trim at each push
         self._durable = -1  # the number of the last record that is safe; -1: not known
         self._told = False
+        self._old = 0  # while a list is read whose place was lost: the time of what had been read
 
     def saved(self, text: str) -> None:
         """Take note that this place and the counts that belong to it are safe."""
@@ -104,7 +105,8 @@ class ListReader:
         if self._start == "start":
             return Place()
         length, records = await self._look(link, 0, SAVED - 1)
-        return Place(length, [digest(record) for record in records])
+        newest = time_of(records[0], time.time()) if records else 0
+        return Place(length, [digest(record) for record in records], time=newest)
 
     async def _deliver(self, records: list[bytes], place: Place, put: Put) -> None:
         """Deliver records, newest first as they come, oldest first as they were pushed."""
@@ -114,7 +116,7 @@ class ListReader:
         records.reverse()
         for number, record in enumerate(records, 1):
             digests.append(digest(record))
-            line = of_list(self._key, record)
+            line = b"" if self._older(record) else of_list(self._key, record)
             if len(line) > LONGEST:
                 self._standing.lose(f"{self._key}: a record of {len(record)} bytes is too long")
             else:
@@ -122,6 +124,7 @@ class ListReader:
                 size += len(line)
             if number == len(records) or size > CHUNK_BYTES - LONGEST:
                 place.passed(digests)
+                place.time = max(place.time, time_of(record, time.time()))
                 await put(Chunk(self._name, self.label, b"".join(lines), self._cursor(), written=time.time()))
                 total += size
                 lines, digests, size = [], [], 0
@@ -157,7 +160,15 @@ class ListReader:
         else:
             text = "is empty: what was pushed since the last look is lost"
         self._standing.lose(f"list {self._key}: {text}")
-        self._place = Place(0, (), place.number)
+        self._old = place.time
+        self._place = Place(0, (), place.number, place.time)
+
+    def _older(self, record: bytes) -> bool:
+        """Was a record pushed before what we had read when the place was lost?  Redis may have come back far older."""
+        at = time_of(record, time.time()) if self._old else 0
+        if at >= self._old:
+            self._old = 0
+        return 0 < at < self._old
 
     async def _trim(self, link: Link, place: Place) -> None:
         """Take from the tail what is safe."""

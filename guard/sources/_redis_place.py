@@ -11,12 +11,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from typing import Final
 
 DEPTH: Final = 1 << 14  # records that a place remembers while it is followed
 SAVED: Final = 1024  # and over a restart: Redis may come back with an older list than we had read
 LEAST: Final = 32  # records that are compared at each look
+_TIME: Final = re.compile(rb'\{"time":"([0-9]{1,11})"')
 _DIGEST: Final = 4  # bytes
 _TRIES: Final = 100_000  # a list of few different records must not hold up everything else
 
@@ -29,17 +31,17 @@ def digest(record: bytes) -> bytes:
 class Place:
     """Between two records of a list: `below` of them are at or under it, `seen` are the digests of the newest."""
 
-    def __init__(self, below: int = 0, seen: Sequence[bytes] = (), number: int = 0) -> None:
+    def __init__(self, below: int = 0, seen: Sequence[bytes] = (), number: int = 0, time: int = 0) -> None:
         self.below = below
         self.seen = list(seen)
         self.number = number  # records delivered so far, ever
+        self.time = time  # that a record delivered lately says; 0: none says one
 
     def dump(self) -> str:
         """Return it as text."""
         digests = base64.b64encode(b"".join(self.seen[:SAVED])).decode()
-        return json.dumps(
-            {"below": self.below, "number": self.number, "seen": digests}, separators=(",", ":")
-        )
+        values = {"below": self.below, "number": self.number, "time": self.time, "seen": digests}
+        return json.dumps(values, separators=(",", ":"))
 
     def passed(self, digests: Sequence[bytes]) -> None:
         """Move over records that have been delivered, in the order in which they were pushed."""
@@ -104,12 +106,19 @@ def load(text: str) -> Place | None:
     try:
         values = json.loads(text)
         raw = base64.b64decode(values["seen"], validate=True)
-        below, number = int(values["below"]), int(values["number"])
+        below, number, time = int(values["below"]), int(values["number"]), int(values["time"])
     except (ValueError, TypeError, KeyError):
         return None
     if len(raw) % _DIGEST or below < 0:
         return None
-    return Place(below, [raw[n : n + _DIGEST] for n in range(0, len(raw), _DIGEST)], number)
+    return Place(below, [raw[n : n + _DIGEST] for n in range(0, len(raw), _DIGEST)], number, time)
+
+
+def time_of(record: bytes, now: float) -> int:
+    """Return the time in a record as mailcow pushes it, seconds since the epoch; 0 where there is none, or none yet."""
+    match = _TIME.match(record)
+    time = int(match[1]) if match else 0
+    return time if time <= now else 0  # SOGo's may be anybody's
 
 
 def _period(digests: Sequence[bytes]) -> int:

@@ -217,6 +217,21 @@ async def test_a_list_restored_from_an_older_copy_doubles_nothing(server, away):
         assert "restored from an older copy" in "".join(running.notes)
 
 
+async def test_a_list_that_comes_back_older_than_its_place_is_known_doubles_one_second_at_most(server):
+    """The whole host loses its power: Redis had saved its lists minutes ago, we had saved our place a second ago."""
+    reader = Reader()
+    async with lists(server, reader) as running:
+        await running.up()
+        server.admin.lpush("LOG", *(record(n) for n in range(9000)))  # 500 a second
+        await running.lines(9000)
+    server.admin.ltrim("LOG", 5000, -1)
+    push(server, 9000, 9100)
+    async with lists(server, reader) as running:
+        await running.lines(9100)
+        assert reader.numbers() == list(range(9100))
+        assert running.source.health().lost == 1
+
+
 @pytest.mark.parametrize("gone", ["delete", "rename"])
 async def test_a_list_that_goes_is_a_loss_and_the_next_one_is_read(server, gone):
     async with lists(server) as running:
@@ -287,19 +302,20 @@ def test_a_place_that_is_found_agrees_with_everything_below_it(old, new, gone, t
 
 
 def test_a_place_survives_its_text_and_nothing_else_is_one():
-    place = Place()
+    place = Place(time=1763900000)
     place.passed(newest_first(range(DEPTH + 10)))
     assert len(place.seen) == DEPTH
     again = load(place.dump())
     assert again is not None
-    assert (again.below, again.number, again.seen) == (place.below, place.number, place.seen[:SAVED])
+    assert (again.below, again.number, again.time) == (place.below, place.number, place.time)
+    assert again.seen == place.seen[:SAVED]
     for text in (
         "",
         "[]",
         "1-0 5",
         '{"below": 1}',
-        '{"below":-1,"number":0,"seen":""}',
-        '{"below":1,"number":0,"seen":"QQ=="}',
+        '{"below":-1,"number":0,"time":0,"seen":""}',
+        '{"below":1,"number":0,"time":0,"seen":"QQ=="}',
     ):
         assert load(text) is None
 

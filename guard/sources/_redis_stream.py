@@ -21,6 +21,7 @@ from guard.sources._redis_lines import LONGEST, of_stream
 from guard.sources._redis_link import Link, RefusedError, Standing
 
 BLOCK: Final = 1.0  # seconds that the server waits for the next entry
+AGAIN: Final = 5.0  # seconds after which the group is tried again
 MOST: Final = 2000  # entries at once
 FIRST: Final = 250  # before their size is known
 _SAVED: Final = re.compile(r"(\d{1,20}-\d{1,20}) (-?\d{1,20})", re.ASCII)
@@ -52,7 +53,8 @@ class StreamReader:
         self._count = FIRST
         self._durable = ""
         self._shown = ""  # what the group was last set to
-        self._no_group = ""
+        self._no_group = ""  # why it could not be set
+        self._not_before = 0.0  # monotonic time at which to try again
 
     def saved(self, text: str) -> None:
         """Take note that this place and the counts that belong to it are safe."""
@@ -102,7 +104,7 @@ class StreamReader:
             ["XINFO", "GROUPS", self._stream], ["XINFO", "STREAM", self._stream]
         )
         info = _info(raw)
-        known = [] if isinstance(groups, Exception) else [_pairs(group) for group in groups]
+        known = [] if _absent(groups) else [_pairs(group) for group in groups]
         ours = [group for group in known if group.get(b"name") == self._group.encode()]
         if ours and self._start != "now":
             self._id = ours[0][b"last-delivered-id"].decode()
@@ -171,6 +173,8 @@ class StreamReader:
         match = _SAVED.fullmatch(self._durable)
         if match is None or self._durable == self._shown or not self._group:
             return
+        if time.monotonic() < self._not_before:
+            return
         entries = ["ENTRIESREAD", match[2]] if int(match[2]) >= 0 else []
         try:
             try:
@@ -180,13 +184,14 @@ class StreamReader:
                     ["XGROUP", "CREATE", self._stream, self._group, match[1], "MKSTREAM", *entries]
                 )
             self._no_group = ""
-        except RefusedError as error:  # a replica; a user who may only read
+            self._shown = self._durable
+        except RefusedError as error:  # a replica; a user who may only read; a disk that is full
+            self._not_before = time.monotonic() + AGAIN
             if not self._no_group:
                 self._standing.tell(
                     f"{link.place}: the group {self._group} cannot be set, lines are read: {error}"
                 )
             self._no_group = str(error)
-        self._shown = self._durable
 
 
 def _pairs(flat: Sequence[Any]) -> dict[bytes, Any]:
@@ -194,10 +199,19 @@ def _pairs(flat: Sequence[Any]) -> dict[bytes, Any]:
 
 
 def _info(raw: Any) -> _Info:
-    if isinstance(raw, Exception):  # no such key
+    if _absent(raw):
         return _Info("0-0", 0, 0)
     values = _pairs(raw)
     return _Info(values[b"last-generated-id"].decode(), values.get(b"entries-added", -1), values[b"length"])
+
+
+def _absent(answer: Any) -> bool:
+    """Is the answer that there is no such key?  Raises `RefusedError` for another refusal."""
+    if not isinstance(answer, Exception):
+        return False
+    if "no such key" in str(answer):
+        return True
+    raise RefusedError(str(answer))
 
 
 def _order(name: str) -> tuple[int, int]:

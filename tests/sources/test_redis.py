@@ -397,6 +397,25 @@ async def test_who_may_only_read_reads_and_says_so_once(server):
         assert "the group mailward cannot be set, lines are read: " in running.notes[0]
 
 
+async def test_a_right_that_is_taken_away_is_no_stream_made_anew(server):
+    server.admin.execute_command("ACL", "SETUSER", "reader", "on", ">pw", "~LOG", "+@all")
+    add(server, 0, 5)
+    async with Running(
+        server.url.replace("unix://", "unix://reader:pw@"), mode="stream", stream="LOG", start="start"
+    ) as running:
+        await running.lines(5)
+        server.admin.execute_command("ACL", "SETUSER", "reader", "-xinfo")
+        await running.until(lambda: not running.source.health().up)
+        assert (
+            "NOPERM" in running.source.health().detail or "no permissions" in running.source.health().detail
+        )
+        server.admin.execute_command("ACL", "SETUSER", "reader", "+xinfo")
+        await running.up()
+        add(server, 5, 6)
+        await running.lines(6)
+        assert running.source.health().lost == 0
+
+
 async def test_fields_of_syslog_are_one_line_each_and_bend_nothing(server):
     async with streams(server) as running:
         await running.up()

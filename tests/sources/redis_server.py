@@ -53,7 +53,9 @@ class Server:
             with contextlib.suppress(RedisError, OSError):
                 if self.admin.ping():
                     return
-            assert time.monotonic() < end
+            if time.monotonic() > end:
+                self.kill()
+                raise AssertionError("redis-server does not come up")
             time.sleep(0.005)
 
     def kill(self) -> None:

@@ -183,7 +183,7 @@ def test_source_docker_refuses_what_names_no_engine_or_container(write, key, val
 def test_source_docker_needs_its_package(write, monkeypatch):
     config = load(write('source = [{ type = "docker" }]'))
     assert config.unsupported() == []
-    monkeypatch.setattr("guard.config._docker.find_spec", lambda _: None)
+    monkeypatch.setattr("guard.config._extras.find_spec", lambda _: None)
     (found,) = config.unsupported()
     assert found.key == "source[1].type"
     assert "pip install mailward[docker]" in found.expected
@@ -198,7 +198,7 @@ def test_docker_is_found_where_no_log_is(tmp_path, monkeypatch):
         (found,) = find_sources(str(tmp_path))
         assert isinstance(found, DockerTable)
         assert (found.url, found.name) == (f"unix://{there}", "docker1")
-        monkeypatch.setattr("guard.config._docker.find_spec", lambda _: None)
+        monkeypatch.setattr("guard.config._extras.find_spec", lambda _: None)
         with pytest.raises(ConfigError, match=r"docker.sock is there.*pip install mailward\[docker\]"):
             find_sources(str(tmp_path))
         (tmp_path / "var/log").mkdir()
@@ -344,6 +344,34 @@ ports = []
         ('log.level = "loud"', "log.level", "one of 'debug', 'info', 'warning' or 'error'"),
         ('source = [{ type = "pigeon" }]', "source[1]", "one of 'file', 'stdin'"),
         ("source = [{ path = '/x' }]", "source[1]", "the key `type`"),
+        (
+            "source = [{ type = 'redis', mode = 'pop' }]",
+            "source[1].mode",
+            "one of 'channel', 'list' or 'stream'",
+        ),
+        (
+            "source = [{ type = 'redis', keys = [] }]",
+            "source[1].keys",
+            "the names of 1 to 64 lists, each once",
+        ),
+        ("source = [{ type = 'redis', keys = ['a', 'a'] }]", "source[1].keys", "each once"),
+        (
+            "source = [{ type = 'redis', mode = 'stream', stream = 'a b' }]",
+            "source[1].stream",
+            "a name of at most",
+        ),
+        (
+            "source = [{ type = 'redis', mode = 'channel', stream = 'X' }]",
+            "source[1].stream",
+            'nothing: it has no meaning with mode = "channel", only with stream',
+        ),
+        (
+            "source = [{ type = 'redis', mode = 'channel', from = 'start' }]",
+            "source[1].from",
+            "only with list and stream",
+        ),
+        ("source = [{ type = 'redis', mode = 'stream', pop = true }]", "source[1].pop", "only with list"),
+        ("source = [{ type = 'redis', group = 'x' }]", "source[1].group", "only with stream"),
         ("source = [{ type = 'file' }]", "source[1].path", "required"),
         ("source = [{ type = 'syslog' }]", "source[1].listen", "required"),
         ("source = [{ type = 'file', path = '' }]", "source[1].path", "not empty"),
@@ -393,6 +421,51 @@ def test_a_shared_store_leaves_this_hosts_own_state_in_a_file(write, url):
     assert config.unsupported() == []
     alone = load(write('[store]\nurl = "sqlite:///srv/state.db"\n'))
     assert (alone.store.shared, alone.store.own) == (False, "sqlite:///srv/state.db")
+
+
+@pytest.mark.parametrize(
+    ("url", "good"),
+    [
+        ("redis://127.0.0.1:6379/0", True),
+        ("redis://:secret@redis", True),
+        ("redis://user:secret@[::1]:6379/15", True),
+        ("rediss://redis.example.org?ca=/etc/ssl/redis.pem", True),
+        ("unix:///run/redis/redis.sock?db=2", True),
+        ("unix://user:secret@/run/redis/redis.sock", True),
+        ("http://secret", False),
+        ("redis://", False),
+        ("redis://secret:99999", False),
+        ("redis://secret:0", False),
+        ("redis://secret/db", False),
+        ("redis://secret?ca=/x", False),
+        ("redis://secret?db=1&db=2", False),
+        ("rediss://secret?ca=x", False),
+        ("rediss://secret?ssl_cert_reqs=none", False),
+        ("unix://secret", False),
+        ("redis+sentinel://secret", False),
+        ("redis://a secret", False),
+    ],
+)
+def test_the_address_of_a_redis_is_checked_and_never_repeated(write, problems, url, good):
+    text = f"source = [{{ type = 'redis', url = '{url}' }}]"
+    if good:
+        load(write(text))
+        return
+    [(line, key, expected)] = problems(text)
+    assert (line, key) == (1, "source[1].url")
+    assert expected.startswith("expected redis://")
+    assert "secret" not in expected
+
+
+def test_a_package_that_is_missing_is_told_with_its_remedy(write, monkeypatch):
+    config = load(write("source = [{ type = 'redis' }]"))
+    assert config.unsupported() == []
+    monkeypatch.setattr("guard.config._extras.find_spec", lambda _: None)
+    [problem] = config.unsupported()
+    assert (problem.key, problem.expected) == (
+        "source[1].type",
+        "needs the Python package redis, which is not installed: pip install mailward[redis]",
+    )
 
 
 def test_a_password_in_an_address_is_not_repeated(problems):

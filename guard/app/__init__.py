@@ -150,6 +150,7 @@ class Daemon:
         rows = [row for row in state.rows if row[0] in FLEET_TABLES]
         self._fleet = fleet_of(config, self._pipeline, rows, sources)
         self._view = View(engine, self._enforcer, self._keeper, sources, config.store.own, self._fleet)
+        self._keeper.saved = self._intake.saved
         self._requests = Requests(
             self._pipeline, self._enforcer, self._view, reasons, self._lists, self._reassert, self._fleet
         )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from guard.app._pipeline import Pipeline
 from guard.app._sources import source_of
 from guard.config import AnySource
 from guard.log import logger
-from guard.sources import Source
+from guard.sources import Keeping, Source
 
 RESTART: Final = 30.0  # the longest wait before a source that failed is made again
 
@@ -31,6 +31,12 @@ class Intake:
                 group.create_task(self._read(n))
         await self._pipeline.queue.join()
         logger().warning("every source has ended")
+
+    def saved(self, positions: Mapping[str, str | None]) -> None:
+        """Tell the sources that care which positions are safe in the store."""
+        for source in self.sources:
+            if isinstance(source, Keeping):
+                source.saved(positions)
 
     async def _read(self, n: int) -> None:
         """Read one source to its end; one that fails is told, and made again where it stopped."""

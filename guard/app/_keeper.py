@@ -7,7 +7,7 @@ in small slices however long the store takes, and memory is bounded by what the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -24,6 +24,9 @@ class Keeper:
 
     def __init__(self, store: Store) -> None:
         self.trouble = ""  # why the state is not saved, in words
+        self.saved: Callable[[Mapping[str, str | None]], None] = lambda _: (
+            None
+        )  # takes positions that are safe
         self._store = store
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._rows: dict[tuple[str, str], str | None] = {}
@@ -76,6 +79,7 @@ class Keeper:
         if self.trouble:
             logger().warning("the state is saved again")
         self.trouble = ""
+        self.saved(positions)
         for saved in told:
             saved()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from guard.config import AnySource, DockerTable, FileTable, StdinTable, SyslogTable
+from guard.config import AnySource, DockerTable, FileTable, RedisTable, StdinTable, SyslogTable
 from guard.log import logger
 from guard.sources import Note, Source
 from guard.sources.file import FileSource
@@ -46,6 +46,26 @@ def _docker(table: DockerTable, positions: Positions, note: Note) -> Source:
     )
 
 
+def _redis(table: RedisTable, positions: Positions, note: Note) -> Source:
+    from guard.sources.redis import RedisSource  # noqa: PLC0415 - the extra `redis`
+
+    return RedisSource(
+        table.name,
+        table.url,
+        positions,
+        mode=table.mode,
+        channel=table.channel,
+        keys=table.keys,
+        stream=table.stream,
+        group=table.group,
+        heads=table.heads,
+        only=table.only,
+        pop=table.pop,
+        start=table.start,
+        note=note,
+    )
+
+
 def _syslog(table: SyslogTable, _positions: Positions, note: Note) -> Source:
     from guard.sources.syslog import SyslogSource, Tls  # noqa: PLC0415 - what most hosts never load
 
@@ -65,5 +85,6 @@ _MAKERS: Final[dict[type[AnySource], Callable[[Any, Positions, Note], Source]]] 
     FileTable: _file,
     StdinTable: _stdin,
     DockerTable: _docker,
+    RedisTable: _redis,
     SyslogTable: _syslog,
 }

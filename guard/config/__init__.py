@@ -17,7 +17,8 @@ from pydantic import PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from guard.config._docker import NEEDS, SOCKET, find_docker, missing
+from guard.config._docker import SOCKET, find_docker
+from guard.config._extras import NEEDS, missing
 from guard.config._lines import KeyPath, locate
 from guard.config._list_file import Key, ListFile, read_list, stamp_of
 from guard.config._problems import (
@@ -41,6 +42,7 @@ from guard.config._settings import (
     Limits,
     Lists,
     Log,
+    RedisTable,
     Rules,
     Sources,
     StdinTable,
@@ -61,6 +63,7 @@ __all__ = [
     "ListFile",
     "ListKey",
     "Problem",
+    "RedisTable",
     "StdinTable",
     "SyslogTable",
     "find_sources",
@@ -77,7 +80,13 @@ PREFIX: Final = "MAILWARD_"
 NOT_OURS: Final = re.compile(
     r"MAILWARD_(?:CONFIG|COMPILE|TEST_.*)"
 )  # the file's path; the build's; the test suite's
-SUPPORTED: Final = (FileTable, StdinTable, DockerTable, SyslogTable)  # the sources that this release has
+SUPPORTED: Final = (
+    FileTable,
+    StdinTable,
+    DockerTable,
+    SyslogTable,
+    RedisTable,
+)  # the sources that this release has
 LOGS: Final = ("/var/log/mail.log", "/var/log/maillog", "/var/log/sogo/sogo.log", "/var/log/sogo.log")
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from guard.config._redis import CHANNEL, GROUP, MAILCOW, STREAM, RedisGroup, RedisKey, RedisKeys, RedisUrl
 from guard.config._syslog import Octal, SyslogAddresses, encrypted, exposed
 from guard.config._values import (
     Around4,
@@ -122,10 +123,28 @@ class DockerTable(_Source):
 
 
 class RedisTable(_Source):
-    """A Redis channel (not in this release)."""
+    """A channel, lists or a stream of a Redis server.  Which of the keys mean something, `mode` says."""
 
     type: Literal["redis"]
-    url: Text = "redis://127.0.0.1:6379/0"
+    url: RedisUrl = "redis://127.0.0.1:6379/0"
+    mode: Literal["channel", "list", "stream"] = "list"
+    channel: RedisKey = CHANNEL
+    heads: bool = False
+    only: list[Text] = []
+    keys: RedisKeys = MAILCOW
+    pop: bool = False
+    stream: RedisKey = STREAM
+    group: RedisGroup = GROUP
+    start: Literal["now", "start", "resume"] = Field("resume", alias="from")
+
+    @field_validator("channel", "heads", "only", "keys", "pop", "stream", "group", "start")
+    @classmethod
+    def _of_its_mode(cls, value: object, info: ValidationInfo) -> object:
+        mode = info.data.get("mode", "")  # absent where it is itself at fault
+        of = _REDIS_MODES[info.field_name or ""]
+        if mode and mode not in of and value != cls.model_fields[info.field_name or ""].default:
+            raise ValueError(f'nothing: it has no meaning with mode = "{mode}", only with {" and ".join(of)}')
+        return value
 
 
 class AuthPolicyTable(_Source):
@@ -134,6 +153,17 @@ class AuthPolicyTable(_Source):
     type: Literal["auth_policy"]
     listen: Text
 
+
+_REDIS_MODES: Final = {
+    "channel": ("channel",),
+    "heads": ("channel",),
+    "only": ("channel",),
+    "keys": ("list",),
+    "pop": ("list",),
+    "stream": ("stream",),
+    "group": ("stream",),
+    "start": ("list", "stream"),
+}
 
 AnySource = FileTable | StdinTable | JournalTable | SyslogTable | DockerTable | RedisTable | AuthPolicyTable
 

@@ -13,8 +13,8 @@ A position that was saved is handed to the source when it is made again, and it 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 CHUNK_BYTES: Final = 256 * 1024  # the most that one chunk of a live source holds
 
@@ -73,3 +73,11 @@ class Source(Protocol):
 
     def health(self) -> Health:
         """Return how it does.  Cheap: called at every scrape."""
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """A source that does something with what is safe: it tells its server so, or lets it forget."""
+
+    def saved(self, positions: Mapping[str, str | None]) -> None:
+        """Take note that the store holds these positions (stream -> text) and the counts that belong to them."""

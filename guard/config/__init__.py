@@ -17,6 +17,7 @@ from pydantic import PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from guard.config._journal import JournalError, journal_with_mail
 from guard.config._lines import KeyPath, locate
 from guard.config._list_file import Key, ListFile, read_list, stamp_of
 from guard.config._problems import (
@@ -36,6 +37,7 @@ from guard.config._settings import (
     Firewall,
     Geo,
     Http,
+    JournalTable,
     Limits,
     Lists,
     Log,
@@ -54,6 +56,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "FileTable",
+    "JournalTable",
     "ListFile",
     "ListKey",
     "Problem",
@@ -72,8 +75,9 @@ PREFIX: Final = "MAILWARD_"
 NOT_OURS: Final = re.compile(
     r"MAILWARD_(?:CONFIG|COMPILE|TEST_.*)"
 )  # the file's path; the build's; the test suite's
-SUPPORTED: Final = (FileTable, StdinTable)  # the sources that this release has
-LOGS: Final = ("/var/log/mail.log", "/var/log/maillog", "/var/log/sogo/sogo.log", "/var/log/sogo.log")
+SUPPORTED: Final = (FileTable, StdinTable, JournalTable)  # the sources that this release has
+SYSLOG: Final = ("/var/log/mail.log", "/var/log/maillog")
+SOGO: Final = ("/var/log/sogo/sogo.log", "/var/log/sogo.log")
 
 
 class _Environment(EnvSettingsSource):
@@ -197,12 +201,26 @@ class Config(BaseSettings):
 
 
 def find_sources(root: str = "/", file: str = "") -> list[AnySource]:
-    """Return the logs that stand where mail servers write theirs.  Raises `ConfigError` when there is none."""
-    found = [Path(root, log.lstrip("/")) for log in LOGS]
+    """Return where this host's mail servers log.  Raises `ConfigError` when that is nowhere.
+
+    The journal where it can be read and they have written there lately, else the files of syslog: one of the two,
+    since a host with both has every line twice.  SOGo's own file beside either.
+    """
+    found = [Path(root, log.lstrip("/")) for log in (*SYSLOG, *SOGO)]
     there: list[AnySource] = [FileTable(type="file", path=str(log)) for log in found if log.is_file()]
+    missing = ""
+    try:
+        directory = journal_with_mail(root)
+    except JournalError as error:
+        missing = str(error)
+    else:
+        own = {str(path) for path in found[len(SYSLOG) :]}
+        there = [source for source in there if isinstance(source, FileTable) and source.path in own]
+        there.insert(0, JournalTable(type="journal", directory=directory))
+    # Docker's stack comes here: asked for where `there` is empty.
     if not there:
         looked = ", ".join(map(str, found))
-        text = f"expected a [[source]]: none is configured, and none of {looked} is there"
+        text = f"expected a [[source]]: none is configured, {missing}, and none of {looked} is there"
         raise ConfigError([Problem(file or str(DEFAULT_PATH), 0, "source", text)])
     return named(there)
 
@@ -309,4 +327,11 @@ def _twice(sources: object, file: str, lines: Mapping[KeyPath, int]) -> list[Pro
             if isinstance(value, str) and value and seen.setdefault((key, value), number) != number:
                 text = f"expected another {key} than source[{seen[key, value] + 1}] has; found {value!r}"
                 problems.append(_place(("source", number, key), text, file, lines))
+        if isinstance(source, dict) and source.get("type") == "journal":
+            journal = ("journal", str(source.get("directory", "")))
+            if seen.setdefault(journal, number) != number:
+                text = (
+                    f"expected one source a journal: put its units and tags into source[{seen[journal] + 1}]"
+                )
+                problems.append(_place(("source", number, "type"), text, file, lines))
     return problems

@@ -15,6 +15,9 @@ DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s?([smhdw])", re.ASCII)
 LABEL: Final = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
 HOST: Final = re.compile(rf"(?:{LABEL}\.)*{LABEL}\.?", re.ASCII)
 LISTEN: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})", re.ASCII)
+UNIT: Final = re.compile(  # systemd.unit(5)
+    r"[A-Za-z0-9:_.\\-]{1,200}(?:@[A-Za-z0-9:_.\\*-]{0,200})?\.(?:service|scope|slice)", re.ASCII
+)
 NARROWEST: Final = {
     4: 8,
     6: 16,
@@ -144,6 +147,27 @@ def source_name(value: object) -> str:
     raise ValueError("a name of at most 64 letters, digits and . _ : / -")
 
 
+def unit(value: object) -> str:
+    """Return the name of a systemd unit, or a pattern of the instances of one template."""
+    if isinstance(value, str) and UNIT.fullmatch(value):
+        return value
+    raise ValueError('a unit, such as "dovecot.service", or a template, such as "postfix@*.service"')
+
+
+def tag(value: object) -> str:
+    """Return a syslog tag as the core reads it."""
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_./+-]{1,100}", value):
+        return value
+    raise ValueError('a syslog tag, such as "dovecot" or "postfix/smtpd"')
+
+
+def folder(value: object) -> str:
+    """Return an absolute path; "" for the usual place."""
+    if isinstance(value, str) and (not value or (value.startswith("/") and "\0" not in value)):
+        return value
+    raise ValueError('an absolute path of a folder; "" for the usual place')
+
+
 def _kind(value: object) -> str:
     return "<all>" if isinstance(value, str) else "<list>"
 
@@ -155,6 +179,9 @@ ToDeny = Annotated[str, BeforeValidator(to_deny)]
 Listen = Annotated[str, BeforeValidator(listen)]
 StoreUrl = Annotated[str, BeforeValidator(store_url)]
 SourceName = Annotated[str, BeforeValidator(source_name)]
+Unit = Annotated[str, BeforeValidator(unit)]
+SyslogTag = Annotated[str, BeforeValidator(tag)]
+Folder = Annotated[str, BeforeValidator(folder)]
 Text = Annotated[str, Field(min_length=1)]
 Whole = BeforeValidator(whole)
 Count = Annotated[int, Whole, Field(ge=1, le=10**9)]

@@ -28,6 +28,7 @@ class Export:
         self._rest = b""
         self._fields: Fields = {}
         self._name = b""  # the field whose value goes on
+        self._whole = True  # nothing of it was left out
         self._left = -1  # bytes of it that are to come; -1: up to the next newline
 
     def feed(self, data: bytes) -> list[Fields]:
@@ -84,7 +85,7 @@ class Export:
         return end + 9
 
     def _begin(self, name: bytes, value: bytes, left: int) -> None:
-        self._name, self._left = name, left
+        self._name, self._left, self._whole = name, left, True
         self._keep(name, b"")
         self._add(value)
 
@@ -112,6 +113,7 @@ class Export:
         held = self._fields.get(self._name)
         if held is None or not value:
             return
-        if len(held) <= LONGEST < len(held) + len(value):
+        if self._whole and len(held) + len(value) > LONGEST:
             self.cut += 1
+            self._whole = False
         self._fields[self._name] = held + value[: LONGEST - len(held)] if len(held) < LONGEST else held

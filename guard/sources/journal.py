@@ -34,7 +34,18 @@ from guard.sources._backoff import Backoff
 from guard.sources._cursor import Cursor
 from guard.sources._export import Export, Fields
 from guard.sources._journal_entry import FIELDS, Writer, matches
-from guard.sources._journalctl import Journalctl, JournalctlError, Place, arguments, load, look, place_of
+from guard.sources._journalctl import (
+    PROGRAM,
+    Journalctl,
+    JournalctlError,
+    Place,
+    arguments,
+    load,
+    look,
+    place_of,
+)
+
+__all__ = ["PROGRAM", "JournalSource"]
 
 QUIET: Final = 0.1  # seconds without data after which everything written was read
 IDLE: Final = 5.0  # seconds between two looks at what it complains of

@@ -51,6 +51,11 @@ def place_of(fields: Fields) -> Place:
     return place
 
 
+def since(micro: int) -> str:
+    """Return the argument that asks for entries of that time and later."""
+    return f"--since=@{micro // 1_000_000}.{micro % 1_000_000:06d}"
+
+
 def arguments(directory: str, fields: Sequence[str]) -> list[str]:
     """Return what every call has.
 

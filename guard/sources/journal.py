@@ -43,6 +43,7 @@ from guard.sources._journalctl import (
     load,
     look,
     place_of,
+    since,
 )
 
 __all__ = ["PROGRAM", "JournalSource"]
@@ -50,8 +51,8 @@ __all__ = ["PROGRAM", "JournalSource"]
 QUIET: Final = 0.1  # seconds without data after which everything written was read
 IDLE: Final = 5.0  # seconds between two looks at what it complains of
 SETTLED: Final = 1.0  # seconds that journalctl lives, after which it is well
-OLD: Final = (
-    60.0  # seconds that an entry is old, where it is asked whether the journal still has what comes next
+BEHIND: Final = (
+    2.0  # seconds of reading without an end, after each of which it is checked that nothing is lost
 )
 _NUMBER: Final = re.compile(r"s=([0-9a-f]+);i=([0-9a-f]+);")  # of the entry in its sequence
 
@@ -93,7 +94,8 @@ class JournalSource:
         self._cut = 0
         self._caught_up = time.monotonic()
         self._busy = False  # data came within the last QUIET seconds
-        self._looked = 0.0
+        self._anchor: Place | None = None  # where we were when it was last checked that nothing is lost
+        self._checked = 0.0
 
     @property
     def name(self) -> str:
@@ -140,7 +142,10 @@ class JournalSource:
 
     async def _still(self, place: Place) -> Place:
         """Return `place`, or what comes nearest where the journal no longer has its entry; that is counted."""
-        there = await look(self._directory, [f"--cursor={place.cursor}"])
+        try:
+            there = await look(self._directory, [f"--cursor={place.cursor}"])
+        except JournalctlError:  # no cursor that this journalctl understands, or worse
+            there = await look(self._directory, [since(place.micro)])
         if there and there.cursor == place.cursor:
             return place
         ours, theirs = _NUMBER.match(place.cursor), _NUMBER.match(there.cursor if there else "")
@@ -164,7 +169,7 @@ class JournalSource:
                 f"--cursor={place.cursor}"
             )  # not --after-cursor: that skips one where the entry has gone
         elif place.micro:
-            given.append(f"--since=@{place.micro // 1_000_000}.{place.micro % 1_000_000:06d}")
+            given.append(since(place.micro))
         export = Export()
         async with Journalctl([*given, *self._matches]) as process:
             began = time.monotonic()
@@ -172,13 +177,14 @@ class JournalSource:
                 data = process.read()
                 if data is None:
                     if not await process.readable(QUIET if self._busy or self._trouble else IDLE):
-                        self._caught_up, self._busy = time.monotonic(), False
-                        if self._trouble and self._caught_up - began > SETTLED:
+                        self._busy = False
+                        if self._trouble and time.monotonic() - began > SETTLED:
                             self._well()
                     continue
                 if not data:
                     raise JournalctlError(await process.end() or "journalctl ended")
-                self._busy = True
+                if not self._busy:
+                    self._busy, self._caught_up = True, time.monotonic()
                 entries = export.feed(data)
                 if entries and place.cursor and place_of(entries[0]) == place:
                     del entries[0]
@@ -187,7 +193,7 @@ class JournalSource:
                     backoff.reset()
                     await self._deliver(entries, put)
                     place = Place(0, "")
-                    await self._lose_nothing_silently()
+                    await self._check()
                 if export.cut > self._cut:
                     self._cut = export.cut
                     self._note("an entry of more than 64 KiB was cut")
@@ -208,17 +214,22 @@ class JournalSource:
             await put(self._chunk(b"".join(lines), place))
         await asyncio.sleep(0)  # a queue that has room does not let others run
 
-    async def _lose_nothing_silently(self) -> None:
-        """While we are far behind, see now and then whether the journal was vacuumed past us."""
+    async def _check(self) -> None:
+        """While we are behind, see now and then whether the journal was vacuumed past us: journalctl does not say so.
+
+        Where an entry is still there, so is all that came after it.
+        """
         now = time.monotonic()
-        place = self._place
-        if place is None or time.time() - place.micro / 1e6 < OLD or now - self._looked < OLD:
+        if now - self._caught_up < BEHIND or now - self._checked < BEHIND:
             return
-        if self._looked:
+        place = self._anchor if self._checked > self._caught_up else self._place
+        if place and place.cursor:
             await self._still(place)
-        self._looked = now
+        self._anchor, self._checked = self._place, now
 
     def _say(self, trouble: str) -> None:
+        if not self._trouble and not self._busy:
+            self._caught_up = time.monotonic()
         self._trouble = trouble
         if trouble != self._told:
             self._told = trouble

@@ -186,6 +186,9 @@ class JournalSource:
                 if not self._busy:
                     self._busy, self._caught_up = True, time.monotonic()
                 entries = export.feed(data)
+                if export.cut > self._cut:
+                    self._cut = export.cut
+                    self._note("an entry of more than 64 KiB was cut")
                 if entries and place.cursor and place_of(entries[0]) == place:
                     del entries[0]
                 if entries:
@@ -194,9 +197,6 @@ class JournalSource:
                     await self._deliver(entries, put)
                     place = Place(0, "")
                     await self._check()
-                if export.cut > self._cut:
-                    self._cut = export.cut
-                    self._note("an entry of more than 64 KiB was cut")
 
     async def _deliver(self, entries: Sequence[Fields], put: Put) -> None:
         lines: list[bytes] = []

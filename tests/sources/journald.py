@@ -201,8 +201,12 @@ class Journald:
         ]  # fmt: skip
         return subprocess.run(command, check=True, capture_output=True).stdout.count(b"__CURSOR=")
 
-    def last(self) -> str:
-        """Return the text of its last entry."""
+    def holds(self, count: int) -> None:
+        """Wait until it has so many entries of Dovecot."""
+        until(lambda: self.written("_SYSTEMD_UNIT=dovecot.service") == count)
+
+    def ends(self, number: int) -> None:
+        """Wait until line `number` is its last entry."""
         command = [
             "journalctl",
             f"--directory={self.directory}",
@@ -211,7 +215,8 @@ class Journald:
             "--output=cat",
             "--lines=1",
         ]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        wanted = b"line %08d\n" % number
+        until(lambda: subprocess.run(command, check=True, capture_output=True).stdout == wanted)
 
 
 def native(**fields: bytes) -> bytes:

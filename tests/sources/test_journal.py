@@ -8,14 +8,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
 from guard.sources import Chunk
 from guard.sources._journalctl import JournalctlError
 from guard.sources.journal import JournalSource, _readable
-from tests.sources.journald import Journald, missing, native, requires_journald, until
+from tests.sources.journald import Journald, missing, native, requires_journald
 from tests.system.netns import run
 
 UNITS = ["postfix.service", "postfix@*.service", "dovecot.service", "sogo.service"]
@@ -54,14 +54,14 @@ class Running:
     """A source at work."""
 
     def __init__(
-        self, directory: Path | str, reader: Reader, tags: tuple[str, ...] = (), **more: object
+        self, directory: Path | str, reader: Reader, tags: tuple[str, ...] = (), **more: Any
     ) -> None:
         self.notes: list[str] = []
         self.reader = reader
         self.directory = directory
         self.source = JournalSource(
             "journal1", UNITS, tags, reader.positions, directory=str(directory), note=self.notes.append,
-            **more,  # type: ignore[arg-type]
+            **more,
         )  # fmt: skip
 
     async def __aenter__(self) -> Self:
@@ -82,8 +82,11 @@ class Running:
             assert time.monotonic() < end, f"{len(self.reader.lines)} {self.reader.lines[-3:]} {self.notes}"
             await asyncio.sleep(0.005)
 
+    async def reach(self, count: int) -> None:
+        await self.until(lambda: len(self.reader.lines) >= count, 60)
+
     async def lines(self, count: int) -> list[str]:
-        await self.until(lambda: len(self.reader.lines) >= count)
+        await self.reach(count)
         return [line.decode().partition(" ")[2] for line in self.reader.lines]
 
     def child(self) -> int:
@@ -111,7 +114,7 @@ async def through_everything(journald: Journald, count: int) -> Reader:
         running = await stack.enter_async_context(Running(journald.directory, reader))
         for turn in range(6):
             writer = journald.many(turn * step, (turn + 1) * step)
-            await running.until(lambda n=turn * step + step // 3: len(reader.lines) >= n, 60)
+            await running.reach(turn * step + step // 3)
             if turn in (0, 3):  # rotated
                 journald.rotate()
             elif turn == 1:
@@ -123,7 +126,7 @@ async def through_everything(journald: Journald, count: int) -> Reader:
                 running = await stack.enter_async_context(Running(journald.directory, reader))
             await running.until(lambda: writer.poll() is not None, 120)  # noqa: B023 - it is waited for here
             assert writer.returncode == 0
-            await running.until(lambda n=(turn + 1) * step: len(reader.lines) >= n, 60)
+            await running.reach((turn + 1) * step)
             if turn in (0, 3):  # what was read is deleted
                 journald.vacuum()
             elif turn == 4:
@@ -149,13 +152,13 @@ async def test_every_entry_once_through_rotation_vacuum_restarts_and_a_killed_jo
 @pytest.mark.system
 async def test_without_state_from_and_since_say_where_to_begin(journald):
     journald.log(DOVECOT, "dovecot", *(f"line {n}" for n in range(5)))
-    until(lambda: journald.written(f"_SYSTEMD_UNIT={DOVECOT}") == 5)
+    journald.holds(5)
     middle = time.time() + 0.25
     await asyncio.sleep(0.5)
     journald.log(DOVECOT, "dovecot", *(f"line {n}" for n in range(5, 10)))
-    until(lambda: journald.written(f"_SYSTEMD_UNIT={DOVECOT}") == 10)
+    journald.holds(10)
     async with contextlib.AsyncExitStack() as stack:
-        expected: list[tuple[dict[str, object], int]] = [
+        expected: list[tuple[dict[str, Any], int]] = [
             ({"since": 3600.0}, 0),
             ({"since": time.time() - middle}, 5),
             ({"start": "start"}, 0),
@@ -179,7 +182,7 @@ async def test_it_goes_on_where_it_was_even_if_nothing_had_come(journald):
         pass
     for turn in range(3):
         journald.log(DOVECOT, "dovecot", f"line {turn}")
-        until(lambda n=turn: journald.written(f"_SYSTEMD_UNIT={DOVECOT}") == n + 1)
+        journald.holds(turn + 1)
         async with Running(journald.directory, reader) as running:
             await running.lines(turn + 1)
             assert running.notes == []
@@ -200,10 +203,10 @@ async def test_a_vacuumed_cursor_goes_on_with_the_oldest_entry_and_is_counted(jo
     reader = Reader()
     await deliver(journald, reader, 0, 5)
     journald.log(DOVECOT, "dovecot", *(f"line {n}" for n in range(5, 8)))
-    until(lambda: journald.written(f"_SYSTEMD_UNIT={DOVECOT}") == 8)
+    journald.holds(8)
     journald.rotate()
     journald.log(DOVECOT, "dovecot", "line 8", "line 9")
-    until(lambda: journald.written(f"_SYSTEMD_UNIT={DOVECOT}") == 10)
+    journald.holds(10)
     journald.vacuum()
     async with Running(journald.directory, reader) as running:
         await running.lines(7)
@@ -221,7 +224,7 @@ async def test_a_vacuumed_cursor_before_the_very_next_entry_lost_nothing(journal
     await deliver(journald, reader, 0, 5)
     journald.rotate()
     journald.log(DOVECOT, "dovecot", "line 5")
-    until(lambda: journald.written(f"_SYSTEMD_UNIT={DOVECOT}") == 6)
+    journald.holds(6)
     journald.vacuum()
     async with Running(journald.directory, reader) as running:
         await running.lines(6)
@@ -236,11 +239,11 @@ async def test_what_is_vacuumed_before_a_slow_reader_is_counted(journald, monkey
         journald.many(0, 1).wait()
         await running.lines(1)
         journald.many(1, 12000).wait()
-        until(lambda: journald.last() == "line 00011999")
+        journald.ends(11999)
         for last in (12000, 12001):
             journald.rotate()
             journald.many(last, last + 1).wait()
-            until(lambda n=last: journald.last() == f"line {n:08d}")
+            journald.ends(last)
         journald.vacuum()
         await asyncio.sleep(0.3)
         go_on.set()
@@ -254,11 +257,11 @@ async def test_what_is_vacuumed_before_a_slow_reader_is_counted(journald, monkey
 @pytest.mark.parametrize("cursor", ["{}", "s={0};i=1;b={0};m=1;t={1:x};x=1", "nonsense"])
 async def test_a_cursor_of_another_machine_goes_on_after_its_time(journald, cursor):
     journald.log(DOVECOT, "dovecot", *(f"line {n}" for n in range(5)))
-    until(lambda: journald.written(f"_SYSTEMD_UNIT={DOVECOT}") == 5)
+    journald.holds(5)
     await asyncio.sleep(0.01)
     micro = int(time.time() * 1e6)
     journald.log(DOVECOT, "dovecot", *(f"line {n}" for n in range(5, 10)))
-    until(lambda: journald.written(f"_SYSTEMD_UNIT={DOVECOT}") == 10)
+    journald.holds(10)
     reader = Reader()
     text = "" if cursor == "{}" else cursor.format("ab" * 16, micro)
     reader.positions = {"journal1/journal": f"{micro} {text}", "other": "x"}

@@ -26,6 +26,22 @@ COUNT = int(sys.argv[1]) if len(sys.argv) > 1 else 300_000
 SAMPLE = 60
 REMOTE = Path("/lib/systemd/systemd-journal-remote")
 UNIT = "dovecot.service"
+REST = b"""_BOOT_ID=11111111111111111111111111111111
+_MACHINE_ID=22222222222222222222222222222222
+_HOSTNAME=mx
+_TRANSPORT=syslog
+PRIORITY=6
+SYSLOG_FACILITY=2
+_UID=100
+_GID=100
+_COMM=smtpd
+_EXE=/usr/lib/postfix/sbin/smtpd
+_CMDLINE=smtpd -n smtp
+_CAP_EFFECTIVE=0
+_SYSTEMD_CGROUP=/system.slice/dovecot.service
+_SYSTEMD_SLICE=system.slice
+
+"""
 HEAD = re.compile(rb"\A.{15} mx ([a-z/]+)\[(\d+)\]: (.*)\n\Z")
 
 
@@ -36,24 +52,21 @@ def export(sent: Sequence[bytes]) -> bytes:
     for n, line in enumerate(sent):
         match = HEAD.match(line)
         assert match
+        tag, pid, text = match.groups()
         entries.append(
-            b"__REALTIME_TIMESTAMP=%d\n__MONOTONIC_TIMESTAMP=%d\n_BOOT_ID=%b\n_MACHINE_ID=%b\n_HOSTNAME=mx\n"
-            b"_TRANSPORT=syslog\nPRIORITY=6\nSYSLOG_FACILITY=2\nSYSLOG_IDENTIFIER=%b\nSYSLOG_PID=%b\n_PID=%b\n_UID=100\n"
-            b"_GID=100\n_COMM=smtpd\n_EXE=/usr/lib/postfix/sbin/smtpd\n_CMDLINE=smtpd -n smtp\n_CAP_EFFECTIVE=0\n"
-            b"_SYSTEMD_CGROUP=/system.slice/%b\n_SYSTEMD_SLICE=system.slice\n_SYSTEMD_UNIT=%b\nMESSAGE=%b\n\n"
-            % (
-                now + n,
-                n + 1,
-                b"1" * 32,
-                b"2" * 32,
-                match[1],
-                match[2],
-                match[2],
-                *[UNIT.encode()] * 2,
-                match[3],
-            )
+            b"__REALTIME_TIMESTAMP=%d\n__MONOTONIC_TIMESTAMP=%d\n_SYSTEMD_UNIT=%b\n"
+            % (now + n, n + 1, UNIT.encode())
+            + b"SYSLOG_IDENTIFIER=%b\nSYSLOG_PID=%b\n_PID=%b\nMESSAGE=%b\n" % (tag, pid, pid, text)
+            + REST
         )
     return b"".join(entries)
+
+
+def make(journal: Path, sent: Sequence[bytes]) -> None:
+    """Write lines into a journal's file."""
+    subprocess.run(
+        [str(REMOTE), "-o", str(journal), "-"], input=export(sent), check=True, capture_output=True
+    )
 
 
 async def main() -> None:
@@ -61,8 +74,7 @@ async def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "whole").mkdir()
-        command = [str(REMOTE), "-o", str(folder / "whole/all.journal"), "-"]
-        subprocess.run(command, input=export(sent), check=True, capture_output=True)
+        make(folder / "whole/all.journal", sent)
         whole = JournalSource("journal", [UNIT], directory=str(folder / "whole"), start="start")
         seconds = await throughput(whole, COUNT)
         (folder / "live").mkdir()

@@ -48,6 +48,7 @@ from guard.sources._journalctl import (
 
 __all__ = ["PROGRAM", "JournalSource"]
 
+GATHER: Final = 0.005  # seconds
 QUIET: Final = 0.1  # seconds without data after which everything written was read
 IDLE: Final = 5.0  # seconds between two looks at what it complains of
 SETTLED: Final = 1.0  # seconds that journalctl lives, after which it is well
@@ -197,6 +198,8 @@ class JournalSource:
                     await self._deliver(entries, put)
                     place = Place(0, "")
                     await self._check()
+                # It writes 4 KiB at a time: a moment's wait makes chunks of them, and lets others run.
+                await asyncio.sleep(GATHER if len(data) < CHUNK_BYTES else 0)
 
     async def _deliver(self, entries: Sequence[Fields], put: Put) -> None:
         lines: list[bytes] = []
@@ -212,7 +215,6 @@ class JournalSource:
                 lines, size = [], 0
         if lines:
             await put(self._chunk(b"".join(lines), place))
-        await asyncio.sleep(0)  # a queue that has room does not let others run
 
     async def _check(self) -> None:
         """While we are behind, see now and then whether the journal was vacuumed past us: journalctl does not say so.

@@ -107,8 +107,9 @@ class Journalctl:
 
     async def __aexit__(self, *_: object) -> None:
         """End it."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        if self._process.returncode is None:  # else: `end` has waited for it
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
         self._close()
         await self._process.wait()
 
@@ -150,31 +151,28 @@ class Journalctl:
 
 
 async def look(directory: str, given: Sequence[str]) -> Place | None:
-    """Return the place of the first entry that journalctl shows, None where there is none.
+    """Return the place of the one entry that journalctl shows, None where there is none.
 
     Raises `JournalctlError`.
     """
     export = Export()
-    why = ""
+    found: Place | None = None
     try:
         async with (
             asyncio.timeout(PATIENCE),
             Journalctl([*arguments(directory, ["_UID"]), "--lines=1", *given]) as process,
         ):
-            while True:
-                data = process.read()
-                if data:
-                    for fields in export.feed(data):
-                        return place_of(fields)
-                elif data is not None:
-                    why = await process.end()
-                    break
-                else:
+            while (data := process.read()) != b"":
+                if data is None:
                     await process.readable(1.0)
+                    continue
+                for fields in export.feed(data):
+                    found = place_of(fields)
+            why = await process.end()
     except TimeoutError:
         raise JournalctlError(f"{PROGRAM}: no answer within {PATIENCE:.0f} s") from None
     except ValueError as error:
         raise JournalctlError(f"{PROGRAM}: {error}") from None
     if why:
         raise JournalctlError(why)
-    return None
+    return found

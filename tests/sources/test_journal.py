@@ -236,13 +236,13 @@ async def test_what_is_vacuumed_before_a_slow_reader_is_counted(journald, monkey
     monkeypatch.setattr("guard.sources.journal.BEHIND", 0.2)
     go_on = asyncio.Event()
     async with Running(journald.directory, Reader(go_on)) as running:
-        journald.many(0, 1).wait()
+        journald.log(POSTFIX, "postfix/smtpd", "line 00000000")
         await running.lines(1)
         journald.many(1, 12000).wait()
         journald.ends(11999)
         for last in (12000, 12001):
             journald.rotate()
-            journald.many(last, last + 1).wait()
+            journald.log(POSTFIX, "postfix/smtpd", f"line {last:08d}")
             journald.ends(last)
         journald.vacuum()
         await asyncio.sleep(0.3)

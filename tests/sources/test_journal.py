@@ -15,6 +15,7 @@ import pytest
 from guard.sources import Chunk
 from guard.sources._journalctl import JournalctlError
 from guard.sources.journal import JournalSource, _readable
+from tests.daemon import Daemon, failure, mailward, session
 from tests.sources.journald import Journald, missing, native, requires_journald
 from tests.system.netns import run
 
@@ -398,3 +399,43 @@ async def test_lag_grows_while_it_is_not_read_and_ends(journald):
         go_on.set()
         await running.until(lambda: running.source.health().lag == 0.0 and running.source.health().up)
         assert numbers(running.reader) == [0]
+
+
+# ------------------------------------------------------------------------------------------------ the daemon
+
+
+@pytest.mark.system
+def test_the_daemon_bans_by_the_journal_and_counts_nothing_twice_over_a_restart(journald, tmp_path):
+    more = f'[[source]]\ntype = "journal"\ndirectory = "{journald.directory}"'
+    daemon = Daemon(tmp_path, more=more)
+    sid = session("198.51.100.7")
+    texts = [failure("198.51.100.7", sid=sid).partition("dovecot: ")[2]] * 5
+
+    def failures() -> int:
+        return int(daemon.ask("report")["failures"]["total"])
+
+    daemon.start()
+    try:
+        journald.log("cron.service", "dovecot", *[failure("198.51.100.8").partition("dovecot: ")[2]] * 9)
+        journald.log(DOVECOT, "dovecot", *texts[:3])
+        daemon.until(lambda: failures() == 3)
+        daemon.has_saved()
+        daemon.stop()
+        journald.log(DOVECOT, "dovecot", *texts[3:])
+        daemon.start()
+        daemon.until(lambda: failures() == 5)
+        assert [ban["net"] for ban in daemon.ask("bans")["bans"]] == ["198.51.100.7/32"]
+        [source] = [source for source in daemon.ask("status")["sources"] if source["name"] == "journal1"]
+        assert (source["up"], source["lost"]) == (True, 0)
+    finally:
+        daemon.stop()
+
+
+def test_without_journalctl_the_daemon_refuses_and_names_the_remedy(tmp_path):
+    daemon = Daemon(tmp_path, more='[[source]]\ntype = "journal"')
+    done = mailward("run", "--config", str(daemon.config), PATH=str(tmp_path))
+    assert done.returncode == 2
+    assert (
+        "source journal1: there is no journalctl; install it (Debian: apt-get install systemd)" in done.stderr
+    )
+    assert "Traceback" not in done.stderr

@@ -1,17 +1,17 @@
 """The source `journal`: systemd's journal, by unit or by tag, followed as it grows, is rotated and vacuumed.
 
 It runs `journalctl`, and has no second way through a binding.  Measured against systemd-python 235 (systemd 252, two
-cores, 320 000 entries of Postfix; `benchmarks/source_journal.py` measures the way that was taken):
+cores, 320 000 entries of Postfix; benchmarks/source_journal.py measures the way that was taken):
 
-|                          | journalctl                    | binding                                            |
-|--------------------------|-------------------------------|----------------------------------------------------|
-| entries/s                | 130 000 (JSON: 50 000)        | 164 000 (as its `Reader` gives them: 58 000)       |
-| written -> seen          | 0.13 s median, up to 0.5 s    | 0.01 s where it polls, the same where it waits     |
-| to install               | nothing                       | compiler, libsystemd-dev: PyPI has the source alone |
-| a damaged, truncated file | ends a child, which is started again | SIGBUS, SIGABRT: ends the guard              |
+|                         | journalctl                           | binding                                        |
+|-------------------------|--------------------------------------|------------------------------------------------|
+| entries/s               | 130 000 (as JSON: 50 000)            | 164 000 (as its `Reader` gives them: 58 000)   |
+| written -> seen         | 0.13 s at 200 entries/s, 0.5 s alone | 0.01 s where it polls, 0.4 s where it waits    |
+| to install              | nothing                              | compiler, libsystemd-dev: PyPI has source only |
+| a damaged journal       | ends a child, which is started again | can end the guard (SIGBUS, failed assertions)  |
 
-journald tells readers of new entries by a timer of 250 ms that it may let pass by as much again; only polling is
-faster, by the price of that C code, and of what it maps, inside the process that holds CAP_NET_ADMIN.
+journald tells readers of an entry by a timer of 250 ms that may be as much late; only polling is faster, by the price of
+that C code, and of what it maps, inside the process that holds CAP_NET_ADMIN.
 
 Each entry is delivered once.  The place is journald's cursor and, beside it, the time: where the journal no longer has
 the entry (it was vacuumed, or is another machine's) reading goes on with the oldest one after it, and that is told and

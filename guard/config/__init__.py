@@ -17,7 +17,7 @@ from pydantic import PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from guard.config._journal import JournalError, journal_with_mail
+from guard.config._find import DEFAULT_PATH, find_sources
 from guard.config._lines import KeyPath, locate
 from guard.config._list_file import Key, ListFile, read_list, stamp_of
 from guard.config._problems import (
@@ -45,7 +45,6 @@ from guard.config._settings import (
     Sources,
     StdinTable,
     StoreTable,
-    named,
 )
 from guard.config._values import is_name, is_net, is_path
 from guard.model import Policy
@@ -70,14 +69,11 @@ __all__ = [
 ListKey = Key
 LISTS: Final[tuple[Key, ...]] = get_args(Key)
 
-DEFAULT_PATH: Final = Path("/etc/mailward/mailward.toml")
 PREFIX: Final = "MAILWARD_"
 NOT_OURS: Final = re.compile(
     r"MAILWARD_(?:CONFIG|COMPILE|TEST_.*)"
 )  # the file's path; the build's; the test suite's
 SUPPORTED: Final = (FileTable, StdinTable, JournalTable)  # the sources that this release has
-SYSLOG: Final = ("/var/log/mail.log", "/var/log/maillog")
-SOGO: Final = ("/var/log/sogo/sogo.log", "/var/log/sogo.log")
 
 
 class _Environment(EnvSettingsSource):
@@ -198,31 +194,6 @@ class Config(BaseSettings):
 
     def _problem(self, path: KeyPath, text: str) -> Problem:
         return _place(path, text, self._file, self._lines)
-
-
-def find_sources(root: str = "/", file: str = "") -> list[AnySource]:
-    """Return where this host's mail servers log.  Raises `ConfigError` when that is nowhere.
-
-    The journal where it can be read and they have written there lately, else the files of syslog: one of the two,
-    since a host with both has every line twice.  SOGo's own file beside either.
-    """
-    found = [Path(root, log.lstrip("/")) for log in (*SYSLOG, *SOGO)]
-    there: list[AnySource] = [FileTable(type="file", path=str(log)) for log in found if log.is_file()]
-    missing = ""
-    try:
-        directory = journal_with_mail(root)
-    except JournalError as error:
-        missing = str(error)
-    else:
-        own = {str(path) for path in found[len(SYSLOG) :]}
-        there = [source for source in there if isinstance(source, FileTable) and source.path in own]
-        there.insert(0, JournalTable(type="journal", directory=directory))
-    # Docker's stack comes here: asked for where `there` is empty.
-    if not there:
-        looked = ", ".join(map(str, found))
-        text = f"expected a [[source]]: none is configured, {missing}, and none of {looked} is there"
-        raise ConfigError([Problem(file or str(DEFAULT_PATH), 0, "source", text)])
-    return named(there)
 
 
 def load(path: str | Path | None = None) -> Config:

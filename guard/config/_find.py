@@ -1,4 +1,4 @@
-"""Whether the journal is where this host's mail servers log: asked once, where no source is configured."""
+"""Where this host's mail servers log: looked for where no source is configured."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from guard.config._settings import UNITS
+from guard.config._problems import ConfigError, Problem
+from guard.config._settings import UNITS, AnySource, FileTable, JournalTable, named
 
+DEFAULT_PATH: Final = Path("/etc/mailward/mailward.toml")
+SYSLOG: Final = ("/var/log/mail.log", "/var/log/maillog")
+SOGO: Final = ("/var/log/sogo/sogo.log", "/var/log/sogo.log")
 DAYS: Final = (
     7  # "lately": Postfix writes a few lines each time it starts, and a quiet host may do so once a week
 )
@@ -18,6 +22,31 @@ PLACES: Final = ("/var/log/journal", "/run/log/journal")
 
 class JournalError(Exception):
     """The journal is not where the mail servers log; the text says why, as a part of a sentence."""
+
+
+def find_sources(root: str = "/", file: str = "") -> list[AnySource]:
+    """Return where this host's mail servers log.  Raises `ConfigError` when that is nowhere.
+
+    The journal where it can be read and they have written there lately, else the files of syslog: one of the two,
+    since a host with both has every line twice.  SOGo's own file beside either.
+    """
+    found = [Path(root, log.lstrip("/")) for log in (*SYSLOG, *SOGO)]
+    there: list[AnySource] = [FileTable(type="file", path=str(log)) for log in found if log.is_file()]
+    missing = ""
+    try:
+        directory = journal_with_mail(root)
+    except JournalError as error:
+        missing = str(error)
+    else:
+        own = {str(path) for path in found[len(SYSLOG) :]}
+        there = [source for source in there if isinstance(source, FileTable) and source.path in own]
+        there.insert(0, JournalTable(type="journal", directory=directory))
+    # Docker's stack comes here: asked for where `there` is empty.
+    if not there:
+        looked = ", ".join(map(str, found))
+        text = f"expected a [[source]]: none is configured, {missing}, and none of {looked} is there"
+        raise ConfigError([Problem(file or str(DEFAULT_PATH), 0, "source", text)])
+    return named(there)
 
 
 def journal_with_mail(root: str = "/") -> str:

@@ -128,13 +128,13 @@ class Journald:
             writer.kill()
             writer.wait(20)
         groups = Path(self._root, "sys/fs/cgroup", self._slice)
-        for group in sorted(groups.rglob("*"), reverse=True):
-            if group.is_dir():
+        try:
+            for group in sorted((path for path in groups.rglob("*") if path.is_dir()), reverse=True):
                 group.rmdir()
-        with contextlib.suppress(FileNotFoundError):
             groups.rmdir()
-        self.process.kill()
-        self.process.wait(20)
+        finally:
+            self.process.kill()
+            self.process.wait(20)
 
     def hang_up(self) -> None:
         """End the senders: their sockets lead to the journald that was."""

@@ -69,10 +69,13 @@ def test_little_is_held_of_what_is_endless():
         Export().feed(b"X" * (LONGEST + 1))
 
 
+ABSENT = b"(absent)"
+
+
 def fields(text: bytes, tag: bytes = b"dovecot", **more: bytes) -> dict[bytes, bytes]:
     given_ = {"MESSAGE": text, "SYSLOG_IDENTIFIER": tag, "_HOSTNAME": b"mx", "_PID": b"7", "_UID": b"0"}
     given_ |= {"_SYSTEMD_UNIT": b"dovecot.service"} | more
-    return {name.encode(): value for name, value in given_.items() if value != b"-"}
+    return {name.encode(): value for name, value in given_.items() if value is not ABSENT}
 
 
 def written(entry: dict[bytes, bytes], tags: tuple[str, ...] = (), *, any_user: bool = False) -> bytes:
@@ -89,13 +92,13 @@ def written(entry: dict[bytes, bytes], tags: tuple[str, ...] = (), *, any_user: 
     [
         (fields(b"auth: text"), b"dovecot[7]: auth: text"),
         (fields(b"text", b"postfix/smtpd", SYSLOG_PID=b"412"), b"postfix/smtpd[412]: text"),
-        (fields(b"text", SYSLOG_PID=b"1]: x", _PID=b"-"), b"dovecot: text"),
+        (fields(b"text", SYSLOG_PID=b"1]: x", _PID=ABSENT), b"dovecot: text"),
         (fields(b"one\ntwo\r\n\0three\x1b\x7f\t.\n"), b"dovecot[7]: one#012two#015#012#000three#033#177#011."),
         (fields(b"\xff\xfe\xc3\xa4 "), b"dovecot[7]: \xff\xfe\xc3\xa4 "),
         (fields(b""), b"dovecot[7]: "),
-        (fields(b"text", MESSAGE=b"-"), b"dovecot[7]: "),
+        (fields(b"text", MESSAGE=ABSENT), b"dovecot[7]: "),
         (fields(b"text", b"a b]: dovecot:\n"), b"a_b___dovecot__[7]: text"),
-        (fields(b"text", b"-"), b"-[7]: text"),
+        (fields(b"text", ABSENT), b"-[7]: text"),
         (fields(b"Nov 23 17:31:47 sogod [9]: SOGoRootPage Login", b"sogod"), b"sogod[7]: SOGoRootPage Login"),
         (fields(b"Nov 23 17:31:47 mx dovecot: forged", b"sogod"), b"sogod[7]: Nov 23 17:31:47 mx dovecot: forged"),
         (fields(b"text", _SYSTEMD_UNIT=b"postfix@-.service"), b"dovecot[7]: text"),
@@ -110,7 +113,7 @@ def test_lines(entry, line):
     "entry",
     [
         fields(b"text", _SYSTEMD_UNIT=b"cron.service"),
-        fields(b"text", _SYSTEMD_UNIT=b"-"),
+        fields(b"text", _SYSTEMD_UNIT=ABSENT),
         fields(b"text", _SYSTEMD_UNIT=b"postfix@-.service.d"),
         fields(b"text", _SYSTEMD_UNIT=b"user@1000.service", _SYSTEMD_USER_UNIT=b"dovecot.service"),
         fields(b"text", _UID=b"1000"),
@@ -122,7 +125,7 @@ def test_what_is_left_out(entry):
 
 
 def test_a_tag_lets_in_what_no_ordinary_account_wrote():
-    anybody = fields(b"text", _SYSTEMD_UNIT=b"-", _UID=b"33")
+    anybody = fields(b"text", _SYSTEMD_UNIT=ABSENT, _UID=b"33")
     assert written(anybody) == b""
     assert written(anybody, ("dovecot",)) == HEAD + b"dovecot[7]: text\n"
     person = fields(b"text", _SYSTEMD_UNIT=b"user@1000.service", _UID=b"1000")

@@ -3,8 +3,10 @@
 import datetime as dt
 import json
 import os
+import shutil
 import socket
 import string
+import subprocess
 import time
 import tomllib
 from pathlib import Path
@@ -14,13 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from guard.config import Config, ConfigError, DockerTable, FileTable, Problem, find_sources, load
+from guard.config import Config, ConfigError, DockerTable, FileTable, JournalTable, Problem, find_sources, load
 from guard.config._lines import locate
 from guard.config._list_file import _quickly
 from guard.config._values import NARROWEST, duration, net_to_deny, store_url
 from guard.fleet import FleetError
 from guard.fleet._address import parse
 from guard.model import Policy
+from tests.sources.journald import missing
 
 EXAMPLE = Path(__file__).parent.parent / "mailward.example.toml"
 
@@ -212,7 +215,8 @@ def test_all_ports(write):
 
 def test_sources_are_found_where_mail_servers_write(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"none of .*/var/log/mail.log, .*maillog, .*sogo.log, .*docker.sock is there"
+        ConfigError,
+        match=r"there is no journal, and none of .*/var/log/mail.log, .*maillog, .*sogo.log, .*docker.sock is there",
     ):
         find_sources(str(tmp_path))
     log = tmp_path / "var/log"
@@ -224,6 +228,100 @@ def test_sources_are_found_where_mail_servers_write(tmp_path):
         ("file1", f"{log}/mail.log"),
         ("file2", f"{log}/sogo/sogo.log"),
     ]
+
+
+def journal(path: Path, unit: str, age: float) -> None:
+    """Write one entry of a unit, `age` seconds old, into a journal's file."""
+    remote = "/lib/systemd/systemd-journal-remote"
+    if shutil.which("journalctl") is None or not Path(remote).exists():
+        missing(
+            "NOT RUN: no journalctl or systemd-journal-remote here; apt-get install systemd systemd-journal-remote"
+        )
+    path.parent.mkdir(parents=True)
+    slice_ = "system-postfix.slice" if unit.startswith("postfix@") else "system.slice"
+    entry = (
+        f"__REALTIME_TIMESTAMP={int((time.time() - age) * 1e6)}\n__MONOTONIC_TIMESTAMP=1\n_BOOT_ID={'1' * 32}\n"
+        f"_SYSTEMD_UNIT={unit}\n_SYSTEMD_SLICE={slice_}\nMESSAGE=text\n\n"
+    )
+    subprocess.run([remote, "-o", str(path), "-"], input=entry.encode(), check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("place", ["var/log/journal", "run/log/journal"])
+@pytest.mark.parametrize(
+    ("unit", "days", "found"),
+    [
+        ("dovecot.service", 1, True),
+        ("postfix@-.service", 6, True),
+        ("postfix.service", 8, False),
+        ("cron.service", 0, False),
+    ],
+)
+def test_the_journal_goes_before_syslogs_files_where_mail_servers_wrote_there_lately(
+    tmp_path, place, unit, days, found
+):
+    journal(tmp_path / place / ("a" * 32) / "system.journal", unit, days * 86400)
+    log = tmp_path / "var/log"
+    (log / "sogo").mkdir(parents=True)
+    if not found:
+        with pytest.raises(
+            ConfigError, match=r"the journal has nothing of postfix\.service, .* of the last 7 days"
+        ):
+            find_sources(str(tmp_path))
+    for name in ("mail.log", "sogo/sogo.log"):
+        (log / name).touch()
+    first = JournalTable(type="journal", name="journal1", directory=str(tmp_path / place)) if found else None
+    mail, sogo = (FileTable(type="file", path=str(log / name)) for name in ("mail.log", "sogo/sogo.log"))
+    expected = [(first or mail).model_copy(update={"name": ""}), sogo]
+    assert [s.model_copy(update={"name": ""}) for s in find_sources(str(tmp_path))] == expected
+
+
+def test_without_journalctl_there_is_no_journal(tmp_path, monkeypatch):
+    (tmp_path / "var/log/journal/x").mkdir(parents=True)
+    (tmp_path / "var/log/journal/x/system.journal").touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="there is no journalctl to read the journal with, and none of"):
+        find_sources(str(tmp_path))
+
+
+def test_the_keys_of_a_journal(write):
+    [table] = load(
+        write("""
+        [[source]]
+        type = "journal"
+        units = ["postfix@mx*.service", "a-b.scope"]
+        tags = ["postfix/smtpd"]
+        any_user = true
+        directory = "/host/journal"
+        since = "2h"
+        """)
+    ).source
+    assert isinstance(table, JournalTable)
+    assert table.model_dump() == {
+        "name": "journal1", "type": "journal", "units": ["postfix@mx*.service", "a-b.scope"], "tags": ["postfix/smtpd"],
+        "any_user": True, "directory": "/host/journal", "start": "resume", "since": 7200.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "expected"),
+    [
+        ('units = ["dovecot"]', "source[1].units[1]", 'a unit, such as "dovecot.service", or a template'),
+        ('units = ["post*.service"]', "source[1].units[1]", "a unit, such as"),
+        ('units = ["a.service + _UID=0"]', "source[1].units[1]", "a unit, such as"),
+        ('tags = ["a b"]', "source[1].tags[1]", "a syslog tag"),
+        ("units = []", "source[1].tags", "a tag where `units` is empty"),
+        ('directory = "journal"', "source[1].directory", "an absolute path"),
+        ('from = "now"\nsince = "2h"', "source[1].since", 'no `since` unless from = "resume"'),
+        ('since = "soon"', "source[1].since", "a duration"),
+        ('[[source]]\ntype = "journal"\nname = "b"', "source[2].type", "one source a journal"),
+    ],
+)
+def test_mistakes_in_a_journal(write, text, key, expected):
+    with pytest.raises(ConfigError) as caught:
+        load(write(f'[[source]]\ntype = "journal"\nname = "a"\n{text}\n'))
+    [problem] = caught.value.problems
+    assert problem.key == key
+    assert expected in problem.expected
 
 
 # ------------------------------------------------------------------------------------------------ what is wrong
@@ -605,7 +703,7 @@ path = "/var/log/mail.log"
 type = "syslog"
 listen = "udp://127.0.0.1:5514"
 [[source]]
-type = "journal"
+type = "docker"
 [firewall]
 backend = "iptables"
 """)

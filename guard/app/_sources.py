@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from guard.config import AnySource, DockerTable, FileTable, RedisTable, StdinTable, SyslogTable
+from guard.app._place import WRONG, CannotRunError
+from guard.config import AnySource, DockerTable, FileTable, JournalTable, RedisTable, StdinTable, SyslogTable
 from guard.log import logger
 from guard.sources import Note, Source
 from guard.sources.file import FileSource
@@ -25,6 +27,26 @@ def source_of(table: AnySource, positions: Positions) -> Source:
 
 def _file(table: FileTable, positions: Positions, note: Note) -> Source:
     return FileSource(table.name, table.path, positions, start=table.start, note=note)
+
+
+def _journal(table: JournalTable, positions: Positions, note: Note) -> Source:
+    from guard.sources.journal import PROGRAM, JournalSource  # noqa: PLC0415 - see _MAKERS
+
+    if shutil.which(PROGRAM) is None:
+        raise CannotRunError(
+            WRONG, f"source {table.name}: there is no {PROGRAM}; install it (Debian: apt-get install systemd)"
+        )
+    return JournalSource(
+        table.name,
+        table.units,
+        table.tags,
+        positions,
+        directory=table.directory,
+        start=table.start,
+        since=table.since or 0.0,
+        any_user=table.any_user,
+        note=note,
+    )
 
 
 def _stdin(table: StdinTable, _positions: Positions, _note: Note) -> Source:
@@ -83,6 +105,7 @@ def _syslog(table: SyslogTable, _positions: Positions, note: Note) -> Source:
 # What only some hosts have is imported where it is asked for.
 _MAKERS: Final[dict[type[AnySource], Callable[[Any, Positions, Note], Source]]] = {
     FileTable: _file,
+    JournalTable: _journal,
     StdinTable: _stdin,
     DockerTable: _docker,
     RedisTable: _redis,

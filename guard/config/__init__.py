@@ -17,8 +17,8 @@ from pydantic import PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from guard.config._docker import SOCKET, find_docker
 from guard.config._extras import NEEDS, missing
+from guard.config._find import DEFAULT_PATH, find_sources
 from guard.config._lines import KeyPath, locate
 from guard.config._list_file import Key, ListFile, read_list, stamp_of
 from guard.config._problems import (
@@ -39,6 +39,7 @@ from guard.config._settings import (
     Firewall,
     Geo,
     Http,
+    JournalTable,
     Limits,
     Lists,
     Log,
@@ -48,7 +49,6 @@ from guard.config._settings import (
     StdinTable,
     StoreTable,
     SyslogTable,
-    named,
 )
 from guard.config._values import is_name, is_net, is_path
 from guard.model import Policy
@@ -60,6 +60,7 @@ __all__ = [
     "ConfigError",
     "DockerTable",
     "FileTable",
+    "JournalTable",
     "ListFile",
     "ListKey",
     "Problem",
@@ -75,19 +76,11 @@ __all__ = [
 ListKey = Key
 LISTS: Final[tuple[Key, ...]] = get_args(Key)
 
-DEFAULT_PATH: Final = Path("/etc/mailward/mailward.toml")
 PREFIX: Final = "MAILWARD_"
 NOT_OURS: Final = re.compile(
     r"MAILWARD_(?:CONFIG|COMPILE|TEST_.*)"
 )  # the file's path; the build's; the test suite's
-SUPPORTED: Final = (
-    FileTable,
-    StdinTable,
-    DockerTable,
-    SyslogTable,
-    RedisTable,
-)  # the sources that this release has
-LOGS: Final = ("/var/log/mail.log", "/var/log/maillog", "/var/log/sogo/sogo.log", "/var/log/sogo.log")
+SUPPORTED: Final = (FileTable, StdinTable, JournalTable, DockerTable, SyslogTable, RedisTable)
 
 
 class _Environment(EnvSettingsSource):
@@ -211,20 +204,6 @@ class Config(BaseSettings):
         return _place(path, text, self._file, self._lines)
 
 
-def find_sources(root: str = "/", file: str = "") -> list[AnySource]:
-    """Return the logs that stand where mail servers write theirs.  Raises `ConfigError` when there is none."""
-    found = [Path(root, log.lstrip("/")) for log in LOGS]
-    there: list[AnySource] = [FileTable(type="file", path=str(log)) for log in found if log.is_file()]
-    there = there or find_docker(root)
-    if not there:
-        looked = ", ".join(map(str, found))
-        text = (
-            f"expected a [[source]]: none is configured, and none of {looked}, {Path(root, SOCKET)} is there"
-        )
-        raise ConfigError([Problem(file or str(DEFAULT_PATH), 0, "source", text)])
-    return named(there)
-
-
 def load(path: str | Path | None = None) -> Config:
     """Read the file at `path` and the environment.  Raises `ConfigError` with every mistake.
 
@@ -328,4 +307,11 @@ def _twice(sources: object, file: str, lines: Mapping[KeyPath, int]) -> list[Pro
                 if isinstance(value, str) and value and seen.setdefault((key, value), number) != number:
                     text = f"expected another {key} than source[{seen[key, value] + 1}] has; found {value!r}"
                     problems.append(_place(("source", number, key), text, file, lines))
+        if isinstance(source, dict) and source.get("type") == "journal":
+            journal = ("journal", str(source.get("directory", "")))
+            if seen.setdefault(journal, number) != number:
+                text = (
+                    f"expected one source a journal: put its units and tags into source[{seen[journal] + 1}]"
+                )
+                problems.append(_place(("source", number, "type"), text, file, lines))
     return problems

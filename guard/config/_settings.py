@@ -15,6 +15,7 @@ from guard.config._values import (
     DockerUrl,
     Duration,
     FilePath,
+    Folder,
     Label,
     Listen,
     Members,
@@ -28,9 +29,11 @@ from guard.config._values import (
     ServiceName,
     SourceName,
     StoreUrl,
+    SyslogTag,
     Text,
     ToAllow,
     ToDeny,
+    Unit,
 )
 from guard.model import TRUSTED, Policy
 
@@ -61,11 +64,34 @@ class StdinTable(_Source):
     type: Literal["stdin"]
 
 
+# Debian names them so, 12 and 13; `sogod` is that of SOGo's own packages.
+UNITS: Final = ("postfix.service", "postfix@*.service", "dovecot.service", "sogo.service", "sogod.service")
+
+
 class JournalTable(_Source):
-    """The systemd journal (not in this release)."""
+    """The systemd journal, by unit or by tag."""
 
     type: Literal["journal"]
+    units: list[Unit] = list(UNITS)
+    tags: list[SyslogTag] = []
+    any_user: bool = False
+    directory: Folder = ""
     start: Literal["now", "start", "resume"] = Field("resume", alias="from")
+    since: Duration | None = None
+
+    @field_validator("since")
+    @classmethod
+    def _only_at_a_first_start(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and info.data.get("start", "resume") != "resume":
+            raise ValueError('no `since` unless from = "resume": now and start say where to begin')
+        return value
+
+    @field_validator("tags")
+    @classmethod
+    def _something(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        if not value and info.data.get("units") == []:
+            raise ValueError("a tag where `units` is empty: nothing would be read")
+        return value
 
 
 class SyslogTable(_Source):

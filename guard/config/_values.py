@@ -38,6 +38,9 @@ STORE: Final = re.compile(
     ),
     re.ASCII,
 )
+UNIT: Final = re.compile(  # systemd.unit(5)
+    r"[A-Za-z0-9:_.\\-]{1,200}(?:@[A-Za-z0-9:_.\\*-]{0,200})?\.(?:service|scope|slice)", re.ASCII
+)
 NARROWEST: Final = {
     4: 8,
     6: 16,
@@ -225,6 +228,27 @@ def label(value: object) -> str:
     raise ValueError('a label and its value, such as "org.example.logs=mail"')
 
 
+def unit(value: object) -> str:
+    """Return the name of a systemd unit, or a pattern of the instances of one template."""
+    if isinstance(value, str) and UNIT.fullmatch(value):
+        return value
+    raise ValueError('a unit, such as "dovecot.service", or a template, such as "postfix@*.service"')
+
+
+def tag(value: object) -> str:
+    """Return a syslog tag as the core reads it."""
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_./+-]{1,100}", value):
+        return value
+    raise ValueError('a syslog tag, such as "dovecot" or "postfix/smtpd"')
+
+
+def folder(value: object) -> str:
+    """Return an absolute path; "" for the usual place."""
+    if isinstance(value, str) and (not value or (value.startswith("/") and "\0" not in value)):
+        return value
+    raise ValueError('an absolute path of a folder; "" for the usual place')
+
+
 def _kind(value: object) -> str:
     return "<all>" if isinstance(value, str) else "<list>"
 
@@ -242,6 +266,9 @@ DockerUrl = Annotated[str, BeforeValidator(docker_url)]
 ProjectName = Annotated[str, BeforeValidator(project_name)]
 ServiceName = Annotated[str, BeforeValidator(service_name)]
 Label = Annotated[str, BeforeValidator(label)]
+Unit = Annotated[str, BeforeValidator(unit)]
+SyslogTag = Annotated[str, BeforeValidator(tag)]
+Folder = Annotated[str, BeforeValidator(folder)]
 Text = Annotated[str, Field(min_length=1)]
 Whole = BeforeValidator(whole)
 Count = Annotated[int, Whole, Field(ge=1, le=10**9)]

@@ -16,7 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from guard.config import Config, ConfigError, DockerTable, FileTable, JournalTable, Problem, find_sources, load
+from guard.config import (
+    Config,
+    ConfigError,
+    DockerTable,
+    FileTable,
+    JournalTable,
+    Problem,
+    find_sources,
+    load,
+)
 from guard.config._lines import locate
 from guard.config._list_file import _quickly
 from guard.config._values import NARROWEST, duration, net_to_deny, store_url

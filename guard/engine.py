@@ -45,11 +45,14 @@ class Engine(Orders):
 
     # -- the stream ------------------------------------------------------------------------------------------------
 
-    def feed(self, source: str, data: bytes, now: float | None = None, label: str = "") -> list[Action]:
+    def feed(
+        self, source: str, data: bytes, now: float | None = None, label: str = "", *, reports: bool = False
+    ) -> list[Action]:
         """Take any piece of a source's bytes; return what is to be done.  The unfinished line is held.
 
         `now`: the wall clock, to which a daemon clamps the lines' times; None in replay.  `label`: the name of the
-        source in the metrics, where `source` is one of its files.
+        source in the metrics, where `source` is one of its files.  `reports`: its lines are Dovecot's auth policy
+        reports, which no line of a log can be.
         """
         half = self._halves.pop(source, b"")
         if source in self._oversize:
@@ -68,7 +71,7 @@ class Engine(Orders):
             self._oversize[source] = left
         elif left:
             self._halves[source] = data[end:]
-        return self._lines(source, data[:end], -1.0 if now is None else now, label or source)
+        return self._lines(source, data[:end], -1.0 if now is None else now, label or source, reports=reports)
 
     def pending(self, source: str) -> int:
         """Return how many bytes of an unfinished line were taken: a saved position stands that much before them."""
@@ -79,13 +82,17 @@ class Engine(Orders):
         self._halves.pop(source, None)
         self._oversize.pop(source, None)
 
-    def finish(self, source: str, now: float | None = None, label: str = "") -> list[Action]:
+    def finish(
+        self, source: str, now: float | None = None, label: str = "", *, reports: bool = False
+    ) -> list[Action]:
         """Take the end of the stream: an unfinished last line is a line."""
         half = self._halves.pop(source, b"")
         self._oversize.pop(source, None)
-        return self._lines(source, half, -1.0 if now is None else now, label or source) if half else []
+        if not half:
+            return []
+        return self._lines(source, half, -1.0 if now is None else now, label or source, reports=reports)
 
-    def _lines(self, source: str, data: bytes, now: float, label: str) -> list[Action]:
+    def _lines(self, source: str, data: bytes, now: float, label: str, *, reports: bool) -> list[Action]:
         done: list[Action] = []
         if not data:
             return done
@@ -96,7 +103,9 @@ class Engine(Orders):
         text = data.decode("utf-8", "surrogateescape")
         if "\r" in text:
             text = text.replace("\r\n", "\n").removesuffix("\r")
-        start, size = 0, len(text)
+        if reports:
+            self._reports(text, now, done)
+        start, size = 0, 0 if reports else len(text)
         while start < size:
             end = text.find("\n", start)
             if end < 0:
@@ -122,7 +131,19 @@ class Engine(Orders):
             self.stats.lines.add((label, service), n)
         return done
 
-    def _event(self, event: AuthEvent, source: str, done: list[Action]) -> None:
+    def _reports(self, text: str, now: float, done: list[Action]) -> None:
+        for line in text.split("\n"):
+            if not line:
+                continue
+            self.lines_read += 1
+            event = self._reader.report(line, now)
+            if event is None:
+                self.unparsed += 1
+                self._relevant += 1
+            else:
+                self._event(event, "", done, report=True)
+
+    def _event(self, event: AuthEvent, source: str, done: list[Action], *, report: bool = False) -> None:
         self._relevant += 1
         at = event.at
         if self._first < 0:
@@ -130,11 +151,15 @@ class Engine(Orders):
         if at > self._last:
             self._last = at
             self.newest = max(self.newest, at)
-        kind = event.kind
-        if kind in _NOTED:
-            self._kinds[kind] = self._kinds.get(kind, 0) + 1
-        self._sessions.feed(event, source)
         ledger = self._sessions.ledger
+        ledger.again = False
+        if report:
+            self._sessions.report(event)
+        else:
+            self._sessions.feed(event, source)
+        kind = event.kind
+        if kind in _NOTED and not ledger.again:
+            self._kinds[kind] = self._kinds.get(kind, 0) + 1
         if ledger.out or ledger.successes or ledger.moves:
             self._drain(done)
 
@@ -178,7 +203,7 @@ class Engine(Orders):
 
     def tracked(self) -> dict[str, int]:
         """Return how much is remembered, by kind: the gauges `tracked`; brings `evicted` up to date."""
-        hosts = self._sessions.ledger.hosts.values()
+        hosts = [host for _, host in self._sessions.ledger.books()]
         evicted = self.stats.evicted.values
         evicted["address",] = self._tally.sources.evicted + self._brute.windows.evicted
         evicted["session",] = sum(host.sessions.evicted for host in hosts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from mypy_extensions import mypyc_attr
 
@@ -13,6 +13,7 @@ _NAMES: Final = 16
 _STAMPS: Final = 1024
 _UNKNOWN: Final = 128
 LIFE: Final = 3600.0
+_WITHOUT_REPORTS: Final = 23  # values
 
 
 @mypyc_attr(acyclic=True)
@@ -27,16 +28,22 @@ class Session(Entry):
         "ended",
         "errors",
         "first",
+        "heard",
         "held",
         "ip",
         "last",
         "lines",
+        "lost",
         "name",
         "nameless",
         "names",
         "odd",
+        "passed",
         "protocol",
         "reason",
+        "refused",
+        "rejected",
+        "reported",
         "said",
         "stamp",
         "stamps",
@@ -69,6 +76,13 @@ class Session(Entry):
         self.cause = ""  # failed | aborted | waiting | other
         self.said = 0  # N
         self.success = False
+        # What Dovecot's policy reports say (guard/sessions/policy.py), and its log lines about them.
+        self.heard = 0  # reports of attempts that did not succeed
+        self.reported = 0  # those that were judged and failed
+        self.rejected = 0  # those that a policy server refused: ours, the client is banned
+        self.refused = 0  # lines of what was refused before any judgement, for that reason or another
+        self.lost = 0  # lines that a report or a question could not be posted
+        self.passed: str | None = None  # the user who got in, as a report says
 
     def hear(self, passdb: str, user: str | None, reason: str, at: float) -> None:
         """Note one auth line."""
@@ -180,17 +194,39 @@ class Session(Entry):
 
     def estimate(self, per_attempt: dict[str, int], *, chained: bool, verbose: bool) -> int:
         """Return the best estimate of this session's failed attempts from all that was said up to now."""
+        if self.passed is not None:
+            return max(self.before_success(self.passed, chained=chained), self.by_reports())
         lines = self.attempts(per_attempt, chained=chained)
+        if not self.heard:
+            return self._by_lines(lines, verbose=verbose) if self.ended else lines
+        reported = self.by_reports()
         if not self.ended:
-            return lines
-        said = self.said
+            return max(lines, reported)
+        # Where each attempt is reported, the end line's N adds only what could not be.
+        seen = 0 if not verbose else min(lines, self._judged()) if self.ended == "end_2.3" else lines
+        return max(
+            reported, min(self._by_lines(lines, verbose=verbose), max(seen, reported + self.lost)), seen
+        )
+
+    def by_reports(self) -> int:
+        """Return how many attempts were reported as failed; 2.3 does not say there that the backend was at fault."""
+        internal = self.heard - self.reported - self.rejected
+        return self.reported - max(0, min(self.reported, self.errors - internal))
+
+    def _judged(self) -> int:
+        """Return N without what was refused before any judgement."""
+        return max(0, self.said - max(self.refused, self.rejected))
+
+    def _by_lines(self, lines: int, *, verbose: bool) -> int:
+        """Return what the lines of a session that has ended say alone."""
+        said = self._judged()
         if not verbose:  # N is the only witness
             if self.cause == "failed":
                 return said
             return max(0, said - 1) if self.cause in ("aborted", "waiting") else 0
         if self.ended == "end_2.3":
             # N also counts what was cancelled; auth lines that name nobody may explain the rest.
-            return min(lines, said) + self.anonymous if said else lines
+            return min(lines, said) + self.anonymous if self.said else lines
         if self.cause == "other":
             return lines
         return max(lines, said - self.authenticate - self.errors - (1 if self.cause == "waiting" else 0))
@@ -221,4 +257,16 @@ class Session(Entry):
             "cause",
             "said",
             "success",
+            "heard",
+            "reported",
+            "rejected",
+            "refused",
+            "lost",
+            "passed",
         )
+
+    def load(self, values: list[Any]) -> None:
+        """Take the values that `dump` gave; a state of before the reports has none of theirs."""
+        if len(values) == _WITHOUT_REPORTS:
+            values = [*values, 0, 0, 0, 0, 0, None]
+        super().load(values)

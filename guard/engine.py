@@ -26,13 +26,15 @@ class Engine(Orders):
         "_first", "_halves", "_keeper", "_kinds", "_last", "_oversize", "_reader", "_relevant", "_sessions", "lines_read", "unparsed",
     )  # fmt: skip
 
-    def __init__(self, policy: Policy, *, clock: Clock, keep: bool = False) -> None:
-        """`keep`: remember what changed, for `changes`."""
+    def __init__(self, policy: Policy, *, clock: Clock, keep: bool = False, reports: bool = False) -> None:
+        """`keep`: remember what changed, for `changes`.  `reports`: there will be some, so that lines wait for theirs."""
         super().__init__(policy, Stats(), keep=keep)
         self._reader = Reader(clock, self.stats)
         self._sessions = Sessions(
             self.stats, max_sessions=policy.max_sessions, max_clients=policy.max_addresses, keep=keep
         )
+        if reports:
+            self._sessions.ledger.reporting()
         self._keeper = Keeper(self._sessions, self._tally, self._brute, self._bans, self.stats)
         self._halves: dict[str, bytes] = {}  # by source: the unfinished line
         self._oversize: dict[str, int] = {}  # by source: bytes dropped of a line that is too long

@@ -174,7 +174,7 @@ class Session(Entry):
                 most = max(most, (n + k - 1) // k)
         return most + alone + self.odd + self.nameless
 
-    def before_success(self, user: str | None, *, chained: bool) -> int:
+    def before_success(self, user: str | None, per_attempt: dict[str, int], *, chained: bool) -> int:
         """Return the failures before a success: without the lines that the chain wrote for the login that went through."""
         rest: list[int] = []
         alone = passdbs = 0
@@ -185,7 +185,8 @@ class Session(Entry):
             else:
                 passdbs += 1
                 if left > 0:
-                    rest.append(left)
+                    k = per_attempt.get(name, 1)
+                    rest.append((left + k - 1) // k)
         if chained or passdbs > 1:
             if alone > 0:
                 rest.append(alone)
@@ -195,7 +196,7 @@ class Session(Entry):
     def estimate(self, per_attempt: dict[str, int], *, chained: bool, verbose: bool) -> int:
         """Return the best estimate of this session's failed attempts from all that was said up to now."""
         if self.passed is not None:
-            return max(self.before_success(self.passed, chained=chained), self.by_reports())
+            return max(self.before_success(self.passed, per_attempt, chained=chained), self.by_reports())
         lines = self.attempts(per_attempt, chained=chained)
         if not self.heard:
             return self._by_lines(lines, verbose=verbose) if self.ended else lines

@@ -120,7 +120,8 @@ def login(ledger: Ledger, host: Host, event: AuthEvent) -> None:
         if event.session is not None:
             host.sessions.touch(event.session)
         lines = session.attempts(host.lines_per_attempt, chained=host.chained)
-        estimate = session.before_success(event.user, chained=host.chained)
+        k = host.lines_per_attempt if session.heard else {}
+        estimate = session.before_success(event.user, k, chained=host.chained)
         if estimate < lines and session.unknown:
             host.chained = True
         if session.heard:

@@ -37,7 +37,7 @@ from guard.app._routes import routes
 from guard.app._systemd import notify, watchdog_seconds
 from guard.app._view import View
 from guard.clock import Clock
-from guard.config import Config, ConfigError
+from guard.config import AuthPolicyTable, Config, ConfigError
 from guard.control import ControlError
 from guard.control.server import ControlServer
 from guard.engine import Engine
@@ -116,7 +116,8 @@ class Daemon:
         policy = await self._policy(config)
         clock = Clock(year=None, zone=_place.local_zone(), now=time.time(), live=True)
         without = policy._replace(allow=(), deny=())  # long lists are taken once, by `_configure`
-        self._engine = engine = Engine(without, clock=clock, keep=True)
+        reports = any(isinstance(table, AuthPolicyTable) for table in config.source)
+        self._engine = engine = Engine(without, clock=clock, keep=True, reports=reports)
         engine.restore(row for row in state.rows if row[0] not in _OWN_TABLES)
         self._enforcer = Enforcer(
             firewall,
@@ -137,7 +138,7 @@ class Daemon:
         except FirewallError as error:
             raise CannotRunError(REFUSED, str(error)) from None
         stack.push_async_callback(self._enforcer.close)
-        self._intake = Intake(config.sources(), state.positions, self._pipeline)
+        self._intake = Intake(config.sources(), state.positions, self._pipeline, self._standing)
         self._view = View(engine, self._enforcer, self._keeper, self._intake.sources, config.store.url)
         self._requests = Requests(
             self._pipeline, self._enforcer, self._view, reasons, self._lists, self._reassert
@@ -149,6 +150,10 @@ class Daemon:
         if config.http.listen:
             server = await http.listen(config.http.listen, routes(engine.stats, self._view))
             stack.callback(server.close)
+
+    def _standing(self, ip: str) -> int:
+        """Return what Dovecot is told of an address; where nobody is banned, that nobody is."""
+        return 0 if self._enforcer.backend == "none" else self._engine.standing(ip, time.time())
 
     # -- configuration ---------------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from guard.config._problems import (
 )
 from guard.config._settings import (
     AnySource,
+    AuthPolicyTable,
     Control,
     Exporters,
     FileTable,
@@ -51,6 +52,7 @@ from guard.model import Policy
 __all__ = [
     "LISTS",
     "AnySource",
+    "AuthPolicyTable",
     "Config",
     "ConfigError",
     "FileTable",
@@ -72,7 +74,7 @@ PREFIX: Final = "MAILWARD_"
 NOT_OURS: Final = re.compile(
     r"MAILWARD_(?:CONFIG|COMPILE|TEST_.*)"
 )  # the file's path; the build's; the test suite's
-SUPPORTED: Final = (FileTable, StdinTable)  # the sources that this release has
+SUPPORTED: Final = (FileTable, StdinTable, AuthPolicyTable)  # the sources that this release has
 LOGS: Final = ("/var/log/mail.log", "/var/log/maillog", "/var/log/sogo/sogo.log", "/var/log/sogo.log")
 
 
@@ -304,7 +306,7 @@ def _twice(sources: object, file: str, lines: Mapping[KeyPath, int]) -> list[Pro
     problems = []
     seen: dict[tuple[str, str], int] = {}
     for number, source in enumerate(sources if isinstance(sources, list) else []):
-        for key in ("name", "path"):
+        for key in ("name", "path", "listen"):
             value = source.get(key) if isinstance(source, dict) else None
             if isinstance(value, str) and value and seen.setdefault((key, value), number) != number:
                 text = f"expected another {key} than source[{seen[key, value] + 1}] has; found {value!r}"

@@ -63,7 +63,8 @@ def reckon(ledger: Ledger, host: Host, session: Session, event: AuthEvent) -> No
     estimate = session.estimate(host.lines_per_attempt, chained=host.chained, verbose=host.verbose)
     if estimate == before and not session.held:
         ledger.stats.witness_suppressed.add(("dovecot",))
-    ledger.settle(session, event.at, estimate, 0 if session.ended else 1, event.line)
+    is_open = 0 if session.ended or session.success else 1
+    ledger.settle(session, event.at, estimate, is_open, event.line)
 
 
 def find(ledger: Ledger, host: Host, event: AuthEvent, key: str, ip: str) -> Session:
@@ -132,6 +133,8 @@ def login(ledger: Ledger, host: Host, event: AuthEvent) -> None:
     elif event.session is not None:
         ip = addresses.of_session(event.session) or ip
     if session is None or session.passed is None:
+        if session is not None and ledger.reports is not None:
+            session.passed = event.user or ""
         ledger.successes.append(Success(event.at, ip, event.user, "dovecot", event.protocol, 1))
     else:
         ledger.stats.witness_suppressed.add(("dovecot",))

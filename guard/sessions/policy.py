@@ -61,7 +61,4 @@ def report(ledger: Ledger, event: AuthEvent) -> None:
         ledger.again = session.rejected <= session.refused
     elif session.heard - session.reported - session.rejected > session.errors:
         dovecot.outage(ledger)
-    if session.success:
-        ledger.settle(session, event.at, max(session.counted, session.by_reports()), 0, event.line)
-    else:
-        dovecot.reckon(ledger, host, session, event)
+    dovecot.reckon(ledger, host, session, event)

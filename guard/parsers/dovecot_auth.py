@@ -126,7 +126,6 @@ _BACKEND: Final = re.compile(
     r"\A(?:[a-z-]{1,20}: )?(?:HTTP request failed with [^ ]{1,60}|Invalid JSON received[^\n]{0,200}) for user (.{1,200})\Z",
     re.ASCII,
 )
-_ILLEGAL: Final = "Attempted login with password having illegal chars"
 
 
 class _Reading:
@@ -211,7 +210,7 @@ def _parse_23(record: Record, text: str) -> AuthEvent | None:
         if readings:
             return _event(record, readings)
     rest = text[start:]
-    if rest.startswith(_ILLEGAL):
+    if rest.startswith("Attempted login with password having illegal chars"):
         return AuthEvent(record, SERVICE, FAILURE, "illegal_chars", reason="unspecified")
     backend = _BACKEND.match(rest)
     if backend is not None:

@@ -96,7 +96,6 @@ def _passed(ledger: Ledger, client: Client, event: AuthEvent, ip: str) -> None:
     if session is not None and event.at - session.last <= _GAP:
         session.passed = event.user or ""
         settle(ledger, client, session, event)
-        client.alone = None
     if client.heard().passes(event.at):
         ledger.successes.append(Success(event.at, ip, event.user, "dovecot", event.protocol, 1))
     else:

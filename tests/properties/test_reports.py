@@ -42,7 +42,7 @@ def truth(drawn: list[Session], attribute: str) -> dict[str, int]:
 
 
 @given(data=st.data())
-@settings(max_examples=300)
+@settings(max_examples=80)
 def test_login_sessions_count_once_whichever_side_is_lost(data):
     """Each side keeps its own order; where one is whole, the other may lose anything."""
     hosts = [data.draw(traffic.habits("a")), data.draw(traffic.habits("b"))]
@@ -73,7 +73,7 @@ def test_login_sessions_count_once_whichever_side_is_lost(data):
 
 
 @given(data=st.data())
-@settings(max_examples=400)
+@settings(max_examples=120)
 def test_smtp_attempts_count_once_whichever_side_is_lost(data):
     """Reports, Postfix's lines and Dovecot's, each up to a second and a half early or late, as far as one side is whole."""
     host = Habits("mx", data.draw(st.sampled_from(["2.3", "2.4"])), verbose=True)

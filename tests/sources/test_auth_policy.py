@@ -7,7 +7,7 @@ import contextlib
 import json
 import lzma
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,7 @@ class Running:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(self.source.run(self.chunks.put))
             async with asyncio.timeout(20):
-                while not self.source.health().up:
-                    await asyncio.sleep(0.001)
+                await until(lambda: self.source.health().up)
                 yield self
             task.cancel()
 
@@ -79,6 +78,12 @@ class Running:
         return found
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds."""
+    while not condition():  # noqa: ASYNC110 - what it asks about tells nobody
+        await asyncio.sleep(0.002)
+
+
 async def answered(reader: asyncio.StreamReader) -> tuple[int, Any] | None:
     try:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -103,7 +108,7 @@ def request(command: str, body: bytes | dict[str, Any], *fields: str, version: s
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.name)
 async def test_every_request_that_a_real_dovecot_sent_is_answered_and_every_report_delivered(path, tmp_path):
-    sent = [json.loads(line) for line in lzma.open(path, "rt", encoding="utf-8")]
+    sent = [json.loads(line) for line in lzma.decompress(path.read_bytes()).decode().splitlines()]
     want = [json.loads(row["body"]) for row in sent if "command=report" in row["head"]]
     assert len(want) > 40
     async with Running(tmp_path, key="sesame").running() as running:
@@ -223,7 +228,8 @@ async def test_a_guard_that_is_slow_keeps_no_dovecot_waiting_and_what_it_cannot_
         assert health.lag > 0
         assert len([note for note in running.notes if "lost" in note]) == 1
         assert len(await running.lines(400 - health.lost)) == 400 - health.lost
-        assert (await running.ask(request("report", {"remote": NEW})), await running.lines(1))
+        await running.ask(request("report", {"remote": NEW}))
+        assert len(await running.lines(1)) == 1
         assert running.source.health().lost == health.lost
 
 
@@ -239,8 +245,7 @@ async def test_slow_clients_and_too_many_of_them_are_turned_away(tmp_path, monke
         assert await idle[0][0].read() == b""
         for _, end in idle:
             end.close()
-        while running.source.health().detail.split()[-2] != "0":
-            await asyncio.sleep(0.01)
+        await until(lambda: running.source.health().detail.split()[-2] == "0")
         assert await running.ask(request("allow", {"remote": BANNED})) == [(200, REFUSE)]
 
 
@@ -249,13 +254,11 @@ async def test_an_address_that_is_taken_is_told_once_and_listened_on_as_soon_as_
         port = taken.getsockname()[1]
         running = Running(tmp_path, listen=f"127.0.0.1:{port}")
         task = asyncio.create_task(running.source.run(running.chunks.put))
-        while not running.notes:
-            await asyncio.sleep(0.01)
+        await until(lambda: running.notes)
         assert not running.source.health().up
         assert str(port) in running.source.health().detail
     async with asyncio.timeout(20):
-        while not running.source.health().up:
-            await asyncio.sleep(0.01)
+        await until(lambda: running.source.health().up)
     assert len(running.notes) == 1
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -274,8 +277,7 @@ async def test_a_socket_left_behind_is_taken_and_a_file_is_not(tmp_path):
     path.write_text("precious")
     running = Running(tmp_path)
     task = asyncio.create_task(running.source.run(running.chunks.put))
-    while not running.notes:
-        await asyncio.sleep(0.01)
+    await until(lambda: running.notes)
     assert "no socket" in running.notes[0]
     assert path.read_text() == "precious"
     task.cancel()

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from guard.config import Config, ConfigError, FileTable, Problem, find_sources, load
+from guard.config import AuthPolicyTable, Config, ConfigError, FileTable, Problem, find_sources, load
 from guard.config._lines import locate
 from guard.config._list_file import _quickly
 from guard.config._values import NARROWEST, duration, net_to_deny
@@ -133,6 +133,27 @@ def test_sources_are_numbered_where_they_have_no_name(write):
         "resume",
         "resume",
     ]
+
+
+def test_dovecots_policy_server(write):
+    [source] = load(write("[[source]]\ntype = 'auth_policy'")).sources()
+    assert isinstance(source, AuthPolicyTable)
+    assert (source.listen, source.key, source.delay) == ("127.0.0.1:4001", "", 0)
+    text = "[[source]]\ntype = 'auth_policy'\nlisten = '0.0.0.0:4001'\nkey = 'X-API-Key: hunter2'\ndelay = 5"
+    config = load(write(text))
+    [source] = config.sources()
+    assert isinstance(source, AuthPolicyTable)
+    assert (source.listen, source.key, source.delay) == ("0.0.0.0:4001", "X-API-Key: hunter2", 5)
+    assert "hunter2" not in repr(config)
+    assert config.unsupported() == []
+    for local in ("[::1]:4001", "localhost:4001", "127.0.0.9:4001", "unix:///run/mailward/p.sock"):
+        load(write(f"[[source]]\ntype = 'auth_policy'\nlisten = '{local}'"))
+
+
+def test_a_key_that_is_wrong_is_not_repeated(problems):
+    [(_, key, expected)] = problems('[[source]]\ntype = "auth_policy"\nkey = "hunter2\\u0001"')
+    assert key == "source[1].key"
+    assert "hunter2" not in expected
 
 
 def test_all_ports(write):
@@ -274,6 +295,28 @@ ports = []
         ("source = [{ type = 'file' }]", "source[1].path", "required"),
         ("source = [{ type = 'syslog' }]", "source[1].listen", "required"),
         ("source = [{ type = 'file', path = '' }]", "source[1].path", "not empty"),
+        ("source = [{ type = 'auth_policy', listen = '4001' }]", "source[1].listen", "127.0.0.1:4001"),
+        ("source = [{ type = 'auth_policy', listen = 'unix://x' }]", "source[1].listen", "unix:///"),
+        ("source = [{ type = 'auth_policy', listen = '' }]", "source[1].listen", "127.0.0.1:4001"),
+        (
+            "source = [{ type = 'auth_policy', listen = '0.0.0.0:4001' }]",
+            "source[1].key",
+            "a key, since others",
+        ),
+        ("source = [{ type = 'auth_policy', listen = '[::]:4001' }]", "source[1].key", "a key, since others"),
+        ("source = [{ type = 'auth_policy', listen = '192.0.2.1:4001' }]", "source[1].key", "a key, since"),
+        (
+            "source = [{ type = 'auth_policy', key = 'ü' }]",
+            "source[1].key",
+            "auth_policy_server_api_header",
+        ),
+        ("source = [{ type = 'auth_policy', delay = 61 }]", "source[1].delay", "0 (off)"),
+        ("source = [{ type = 'auth_policy', delay = true }]", "source[1].delay", "0 (off)"),
+        (
+            "source = [{ type = 'auth_policy' , name = 'a' }, { type = 'auth_policy', listen = '[::1]:1', name = 'a' }]",
+            "source[2].name",
+            "another name",
+        ),
         (
             "source = [{ type = 'file', path = '/x', from = 'end' }]",
             "source[1].from",

@@ -144,7 +144,8 @@ def policy_key(value: object) -> str:
     """Return what Dovecot's auth_policy_server_api_header says: a value, or `Header: value`; "" for none."""
     if value == "":
         return ""
-    pattern = r"(?:[A-Za-z0-9-]{1,64}:[ \t]*)?[!-9;-~](?:[ -9;-~]{0,510}[!-9;-~])?"
+    header = r"[A-Za-z0-9-]{1,64}:[ \t]*[!-~](?:[ -~]{0,510}[!-~])?"
+    pattern = rf"{header}|[!-9;-~](?:[ -9;-~]{{0,510}}[!-9;-~])?"
     if isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII):
         return value
     raise ValueError(

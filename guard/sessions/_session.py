@@ -13,7 +13,34 @@ _NAMES: Final = 16
 _STAMPS: Final = 1024
 _UNKNOWN: Final = 128
 LIFE: Final = 3600.0
-_WITHOUT_REPORTS: Final = 23  # values
+_TOLD: Final = 23  # the place of what came with the reports among the values saved
+
+
+@mypyc_attr(acyclic=True)
+class Told(Entry):
+    """What Dovecot's policy reports say (guard/sessions/policy.py), and its log lines of what nobody judged."""
+
+    __slots__ = ("heard", "lost", "passed", "refused", "rejected", "reported")
+
+    def __init__(self) -> None:
+        self.heard = 0  # reports of attempts that did not succeed
+        self.reported = 0  # those that were judged and failed
+        self.rejected = 0  # those that a policy server refused: ours, the client is banned
+        self.refused = 0  # lines of what was refused before any judgement, for that reason or another
+        self.lost = 0  # lines that a report or a question could not be posted
+        self.passed: str | None = None  # the user who got in
+
+    def internal(self) -> int:
+        """Return how many attempts the backend could not judge, as reports say."""
+        return self.heard - self.reported - self.rejected
+
+    def unjudged(self) -> int:
+        """Return how many attempts were refused before any judgement."""
+        return max(self.refused, self.rejected)
+
+    def fields(self) -> tuple[str, ...]:
+        """Return what is saved."""
+        return ("heard", "reported", "rejected", "refused", "lost", "passed")
 
 
 @mypyc_attr(acyclic=True)
@@ -28,26 +55,21 @@ class Session(Entry):
         "ended",
         "errors",
         "first",
-        "heard",
         "held",
         "ip",
         "last",
         "lines",
-        "lost",
         "name",
         "nameless",
         "names",
         "odd",
-        "passed",
         "protocol",
         "reason",
-        "refused",
-        "rejected",
-        "reported",
         "said",
         "stamp",
         "stamps",
         "success",
+        "told",
         "unknown",
         "user",
     )
@@ -76,13 +98,7 @@ class Session(Entry):
         self.cause = ""  # failed | aborted | waiting | other
         self.said = 0  # N
         self.success = False
-        # What Dovecot's policy reports say (guard/sessions/policy.py), and its log lines about them.
-        self.heard = 0  # reports of attempts that did not succeed
-        self.reported = 0  # those that were judged and failed
-        self.rejected = 0  # those that a policy server refused: ours, the client is banned
-        self.refused = 0  # lines of what was refused before any judgement, for that reason or another
-        self.lost = 0  # lines that a report or a question could not be posted
-        self.passed: str | None = None  # the user who got in, as a report says
+        self.told: Told | None = None  # of most sessions nothing is
 
     def hear(self, passdb: str, user: str | None, reason: str, at: float) -> None:
         """Note one auth line."""
@@ -195,10 +211,11 @@ class Session(Entry):
 
     def estimate(self, per_attempt: dict[str, int], *, chained: bool, verbose: bool) -> int:
         """Return the best estimate of this session's failed attempts from all that was said up to now."""
-        if self.passed is not None:
-            return max(self.before_success(self.passed, per_attempt, chained=chained), self.by_reports())
+        told = self.told
+        if told is not None and told.passed is not None:
+            return max(self.before_success(told.passed, per_attempt, chained=chained), self.by_reports())
         lines = self.attempts(per_attempt, chained=chained)
-        if not self.heard:
+        if told is None or not told.heard:
             return self._by_lines(lines, verbose=verbose) if self.ended else lines
         reported = self.by_reports()
         if not self.ended:
@@ -206,17 +223,25 @@ class Session(Entry):
         # Where each attempt is reported, the end line's N adds only what could not be.
         seen = 0 if not verbose else min(lines, self._judged()) if self.ended == "end_2.3" else lines
         return max(
-            reported, min(self._by_lines(lines, verbose=verbose), max(seen, reported + self.lost)), seen
+            reported, min(self._by_lines(lines, verbose=verbose), max(seen, reported + told.lost)), seen
         )
 
     def by_reports(self) -> int:
         """Return how many attempts were reported as failed; 2.3 does not say there that the backend was at fault."""
-        internal = self.heard - self.reported - self.rejected
-        return self.reported - max(0, min(self.reported, self.errors - internal))
+        told = self.told
+        if told is None:
+            return 0
+        return told.reported - max(0, min(told.reported, self.errors - told.internal()))
+
+    def hearing(self) -> Told:
+        """Return what was told beside the lines of attempts."""
+        if self.told is None:
+            self.told = Told()
+        return self.told
 
     def _judged(self) -> int:
         """Return N without what was refused before any judgement."""
-        return max(0, self.said - max(self.refused, self.rejected))
+        return self.said if self.told is None else max(0, self.said - self.told.unjudged())
 
     def _by_lines(self, lines: int, *, verbose: bool) -> int:
         """Return what the lines of a session that has ended say alone."""
@@ -258,16 +283,19 @@ class Session(Entry):
             "cause",
             "said",
             "success",
-            "heard",
-            "reported",
-            "rejected",
-            "refused",
-            "lost",
-            "passed",
+            "told",
         )
+
+    def dump(self) -> list[object]:
+        """Return the session as JSON values."""
+        values = super().dump()
+        values[_TOLD] = None if self.told is None else self.told.dump()
+        return values
 
     def load(self, values: list[Any]) -> None:
         """Take the values that `dump` gave; a state of before the reports has none of theirs."""
-        if len(values) == _WITHOUT_REPORTS:
-            values = [*values, 0, 0, 0, 0, 0, None]
-        super().load(values)
+        told: Told | None = None
+        if len(values) > _TOLD and values[_TOLD] is not None:
+            told = Told()
+            told.load(values[_TOLD])
+        super().load([*values[:_TOLD], told])

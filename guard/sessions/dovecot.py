@@ -43,7 +43,7 @@ def auth(ledger: Ledger, host: Host, event: AuthEvent) -> None:
     if session.success:
         return
     if (
-        session.passed is None
+        (session.told is None or session.told.passed is None)
         and host.chained
         and event.reason == "unknown_user"
         and not session.ended
@@ -121,20 +121,21 @@ def login(ledger: Ledger, host: Host, event: AuthEvent) -> None:
         if event.session is not None:
             host.sessions.touch(event.session)
         lines = session.attempts(host.lines_per_attempt, chained=host.chained)
-        k = host.lines_per_attempt if session.heard else {}
+        told = session.told
+        k = {} if told is None or not told.heard else host.lines_per_attempt
         estimate = session.before_success(event.user, k, chained=host.chained)
         if estimate < lines and session.unknown:
             host.chained = True
-        if session.heard:
+        if told is not None:
             estimate = max(estimate, session.by_reports())
         ledger.settle(session, event.at, estimate, 0, event.line)
         ledger.stats.session_ended("dovecot", session.counted)
         ip = session.ip
     elif event.session is not None:
         ip = addresses.of_session(event.session) or ip
-    if session is None or session.passed is None:
+    if session is None or session.told is None or session.told.passed is None:
         if session is not None and ledger.reports is not None:
-            session.passed = event.user or ""
+            session.hearing().passed = event.user or ""
         ledger.successes.append(Success(event.at, ip, event.user, "dovecot", event.protocol, 1))
     else:
         ledger.stats.witness_suppressed.add(("dovecot",))
@@ -177,7 +178,7 @@ def end(ledger: Ledger, host: Host, event: AuthEvent) -> None:
         _learn(host, session, event)
         lines = session.attempts(host.lines_per_attempt, chained=host.chained)
         if event.witness == "end_2.3" and event.source != "other" and lines < event.count:
-            missing = event.count - max(session.refused, session.rejected) - lines
+            missing = event.count - (0 if session.told is None else session.told.unjudged()) - lines
             session.anonymous = host.anonymous(
                 event.at - event.seconds - 1.0, event.at + 1.0, max(0, missing)
             )
@@ -228,7 +229,7 @@ def _learn(host: Host, session: Session, event: AuthEvent) -> None:
     said = event.count
     if event.source != "failed" or session.odd or session.nameless or session.authenticate or session.errors:
         return
-    if session.refused or session.rejected:
+    if session.told is not None and session.told.unjudged():
         return
     if said == 1:
         if len(names) > 1:
@@ -284,9 +285,9 @@ def error(ledger: Ledger, host: Host, event: AuthEvent) -> None:
     session = find(ledger, host, event, event.session, ip)
     session.errors += 1
     session.last = event.at
-    if session.errors > session.heard - session.reported - session.rejected:
+    if session.told is None or session.errors > session.told.internal():
         outage(ledger)
-    if session.heard:
+    if session.told is not None and session.told.heard:
         reckon(ledger, host, session, event)
 
 
@@ -306,9 +307,10 @@ def refused(ledger: Ledger, host: Host, event: AuthEvent) -> None:
             policy_smtp.refused(ledger, event, ip)
         return
     session = find(ledger, host, event, event.session, ip)
-    session.refused += 1
+    told = session.hearing()
+    told.refused += 1
     session.last = event.at
-    ledger.again = session.refused <= session.rejected
+    ledger.again = told.refused <= told.rejected
     if session.ended and not session.success:
         reckon(ledger, host, session, event)
 
@@ -318,7 +320,7 @@ def unreported(ledger: Ledger, host: Host, event: AuthEvent) -> None:
     host.has_dovecot = True
     if event.session is None or event.ip is None:
         return
-    find(ledger, host, event, event.session, event.ip).lost += 1
+    find(ledger, host, event, event.session, event.ip).hearing().lost += 1
 
 
 def backend(ledger: Ledger, host: Host, event: AuthEvent) -> None:

@@ -38,10 +38,11 @@ def report(ledger: Ledger, event: AuthEvent) -> None:
     host.sessions.touch(key)
     session.last = event.at
     session.protocol = ledger.moved(session, event.protocol)
+    told = session.hearing()
     if event.kind == SUCCESS:
-        if not session.success and session.passed is None:
+        if not session.success and told.passed is None:
             session.held = None
-            session.passed = event.user or ""
+            told.passed = event.user or ""
             ledger.successes.append(Success(event.at, session.ip, event.user, "dovecot", event.protocol, 1))
             ledger.settle(
                 session,
@@ -51,14 +52,14 @@ def report(ledger: Ledger, event: AuthEvent) -> None:
                 event.line,
             )
         return
-    session.heard += 1
+    told.heard += 1
     if event.kind == FAILURE:
-        session.reported += 1
+        told.reported += 1
         session.user = event.user
         session.reason = event.reason or session.reason
     elif event.kind == REFUSED:
-        session.rejected += 1
-        ledger.again = session.rejected <= session.refused
-    elif session.heard - session.reported - session.rejected > session.errors:
+        told.rejected += 1
+        ledger.again = told.rejected <= told.refused
+    elif told.internal() > session.errors:
         dovecot.outage(ledger)
     dovecot.reckon(ledger, host, session, event)

@@ -77,8 +77,9 @@ def alone(ledger: Ledger, client: Client, event: AuthEvent, ip: str) -> None:
     session.protocol = ledger.moved(session, event.protocol)
     session.user = event.user
     session.reason = event.reason or session.reason
-    session.heard += 1
-    session.reported += 1
+    told = session.hearing()
+    told.heard += 1
+    told.reported += 1
     settle(ledger, client, session, event)
 
 
@@ -94,7 +95,7 @@ def _passed(ledger: Ledger, client: Client, event: AuthEvent, ip: str) -> None:
     """Enter a login: what its chain of passdbs wrote is part of it."""
     session = client.alone
     if session is not None and event.at - session.last <= _GAP:
-        session.passed = event.user or ""
+        session.hearing().passed = event.user or ""
         settle(ledger, client, session, event)
     if client.heard().passes(event.at):
         ledger.successes.append(Success(event.at, ip, event.user, "dovecot", event.protocol, 1))
@@ -130,8 +131,8 @@ def error(ledger: Ledger, client: Client, event: AuthEvent, ip: str) -> bool | N
     when, _, who = book.attempts[n]
     book.speaks(n, DOVECOT, INTERNAL)
     session = client.alone
-    if session is not None and session.reported and session.first <= when:
-        session.reported -= 1
+    if session is not None and session.told is not None and session.told.reported and session.first <= when:
+        session.told.reported -= 1
         settle(ledger, client, session, event)
     elif who & _reports.BY_POSTFIX:
         ledger.revoke(when, ip, "smtp", "postfix")

@@ -99,6 +99,8 @@ class AuthPolicySource:
             finally:
                 self._trouble = "stopped"
                 server.close()
+                if self._waiting:
+                    self._note(f"{len(self._waiting)} reports were not counted when it was stopped")
                 for connection in list(self._connections):
                     connection.close()
 

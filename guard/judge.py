@@ -237,6 +237,18 @@ class Judge:
             "bans": 0 if offender is None else offender.bans,
         }  # fmt: skip
 
+    def standing(self, ip: str, now: float) -> int:
+        """Return -1 for a client address that is banned at `now`, else how many failures it has in the window."""
+        role, net = self._bans.role(ip)
+        if role != bans.CLIENT:
+            return 0
+        if self._bans.covering(net, now) is not None:
+            return -1
+        window = self._brute.windows.peek(net)
+        if window is None:
+            return 0
+        return sum(at > now - self._policy.window for at, _ in window.attempts())
+
     def active_bans(self) -> list[Ban]:
         """Return the bans in force."""
         return [active.ban for active in self._bans.active.values() if not active.folded]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from guard.config import (
+    AuthPolicyTable,
     Config,
     ConfigError,
     DockerTable,
@@ -216,6 +217,27 @@ def test_docker_is_found_where_no_log_is(tmp_path, monkeypatch):
         (tmp_path / "var/log").mkdir()
         (tmp_path / "var/log/mail.log").touch()
         assert [source.type for source in find_sources(str(tmp_path))] == ["file"]
+
+
+def test_dovecots_policy_server(write):
+    [source] = load(write("[[source]]\ntype = 'auth_policy'")).sources()
+    assert isinstance(source, AuthPolicyTable)
+    assert (source.listen, source.key, source.delay) == ("127.0.0.1:4001", "", 0)
+    text = "[[source]]\ntype = 'auth_policy'\nlisten = '0.0.0.0:4001'\nkey = 'X-API-Key: hunter2'\ndelay = 5"
+    config = load(write(text))
+    [source] = config.sources()
+    assert isinstance(source, AuthPolicyTable)
+    assert (source.listen, source.key, source.delay) == ("0.0.0.0:4001", "X-API-Key: hunter2", 5)
+    assert "hunter2" not in repr(config)
+    assert config.unsupported() == []
+    for local in ("[::1]:4001", "localhost:4001", "127.0.0.9:4001", "unix:///run/mailward/p.sock"):
+        load(write(f"[[source]]\ntype = 'auth_policy'\nlisten = '{local}'"))
+
+
+def test_a_key_that_is_wrong_is_not_repeated(problems):
+    [(_, key, expected)] = problems('[[source]]\ntype = "auth_policy"\nkey = "hunter2\\u0001"')
+    assert key == "source[1].key"
+    assert "hunter2" not in expected
 
 
 def test_all_ports(write):
@@ -482,6 +504,28 @@ ports = []
         ("source = [{ type = 'file' }]", "source[1].path", "required"),
         ("source = [{ type = 'syslog' }]", "source[1].listen", "required"),
         ("source = [{ type = 'file', path = '' }]", "source[1].path", "not empty"),
+        ("source = [{ type = 'auth_policy', listen = '4001' }]", "source[1].listen", "127.0.0.1:4001"),
+        ("source = [{ type = 'auth_policy', listen = 'unix://x' }]", "source[1].listen", "unix:///"),
+        ("source = [{ type = 'auth_policy', listen = '' }]", "source[1].listen", "127.0.0.1:4001"),
+        (
+            "source = [{ type = 'auth_policy', listen = '0.0.0.0:4001' }]",
+            "source[1].key",
+            "a key, since others",
+        ),
+        ("source = [{ type = 'auth_policy', listen = '[::]:4001' }]", "source[1].key", "a key, since others"),
+        ("source = [{ type = 'auth_policy', listen = '192.0.2.1:4001' }]", "source[1].key", "a key, since"),
+        (
+            "source = [{ type = 'auth_policy', key = 'ü' }]",
+            "source[1].key",
+            "auth_policy_server_api_header",
+        ),
+        ("source = [{ type = 'auth_policy', delay = 61 }]", "source[1].delay", "0 (off)"),
+        ("source = [{ type = 'auth_policy', delay = true }]", "source[1].delay", "0 (off)"),
+        (
+            "source = [{ type = 'auth_policy' , name = 'a' }, { type = 'auth_policy', listen = '[::1]:1', name = 'a' }]",
+            "source[2].name",
+            "another name",
+        ),
         (
             "source = [{ type = 'file', path = '/x', from = 'end' }]",
             "source[1].from",
@@ -704,23 +748,10 @@ def test_two_syslog_sources_share_no_address(problems):
 
 
 def test_what_this_release_does_not_have_is_valid_and_named(write):
-    path = write("""
-[[source]]
-type = "file"
-path = "/var/log/mail.log"
-[[source]]
-type = "syslog"
-listen = "udp://127.0.0.1:5514"
-[[source]]
-type = "docker"
-[firewall]
-backend = "iptables"
-""")
-    found = load(path).unsupported()
-    assert [(p.file, p.line, p.key) for p in found] == [
-        (str(path), 9, "source[3].type"),
-    ]
-    assert all("not in this release" in p.expected for p in found)
+    path = write('[geo]\ndatabase = "/srv/geo.mmdb"\n')
+    [found] = load(path).unsupported()
+    assert (found.file, found.line, found.key) == (str(path), 2, "geo.database")
+    assert "not in this release" in found.expected
     assert load(EXAMPLE).unsupported() == []
 
 

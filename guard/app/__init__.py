@@ -38,7 +38,7 @@ from guard.app._routes import routes
 from guard.app._systemd import notify, watchdog_seconds
 from guard.app._view import View
 from guard.clock import Clock
-from guard.config import Config, ConfigError
+from guard.config import AuthPolicyTable, Config, ConfigError
 from guard.control import ControlError
 from guard.control.server import ControlServer
 from guard.engine import Engine
@@ -122,7 +122,8 @@ class Daemon:
         policy = await self._policy(config)
         clock = Clock(year=None, zone=_place.local_zone(), now=time.time(), live=True)
         without = policy._replace(allow=(), deny=())  # long lists are taken once, by `_configure`
-        self._engine = engine = Engine(without, clock=clock, keep=True)
+        reports = any(isinstance(table, AuthPolicyTable) for table in config.source)
+        self._engine = engine = Engine(without, clock=clock, keep=True, reports=reports)
         if config.store.shared:
             engine.share()
         engine.restore(row for row in state.rows if row[0] not in _OWN_TABLES)
@@ -145,7 +146,7 @@ class Daemon:
         except FirewallError as error:
             raise CannotRunError(REFUSED, str(error)) from None
         stack.push_async_callback(self._enforcer.close)
-        self._intake = Intake(config.sources(), state.positions, self._pipeline)
+        self._intake = Intake(config.sources(), state.positions, self._pipeline, self._standing)
         sources = self._intake.sources
         rows = [row for row in state.rows if row[0] in FLEET_TABLES]
         self._fleet = fleet_of(config, self._pipeline, rows, sources)
@@ -161,6 +162,10 @@ class Daemon:
         if config.http.listen:
             server = await http.listen(config.http.listen, routes(engine.stats, self._view))
             stack.callback(server.close)
+
+    def _standing(self, ip: str) -> int:
+        """Return what Dovecot is told of an address; where nobody is banned, that nobody is."""
+        return 0 if self._enforcer.backend == "none" else self._engine.standing(ip, time.time())
 
     async def _part(self, reading: asyncio.Task[None]) -> None:
         """End the sources first, and take what they still deliver: some of it cannot be read again."""

@@ -12,6 +12,7 @@ from guard.app._sources import source_of
 from guard.config import AnySource
 from guard.log import logger
 from guard.sources import Keeping, Source
+from guard.sources.auth_policy import Standing
 
 RESTART: Final = 30.0  # the longest wait before a source that failed is made again
 
@@ -19,8 +20,11 @@ RESTART: Final = 30.0  # the longest wait before a source that failed is made ag
 class Intake:
     """Owns the sources that `tables` describe; `positions` are where they stood when the state was saved."""
 
-    def __init__(self, tables: Sequence[AnySource], positions: dict[str, str], pipeline: Pipeline) -> None:
-        self.sources: list[Source] = [source_of(table, positions) for table in tables]
+    def __init__(
+        self, tables: Sequence[AnySource], positions: dict[str, str], pipeline: Pipeline, standing: Standing
+    ) -> None:
+        self.sources: list[Source] = [source_of(table, positions, standing) for table in tables]
+        self._standing = standing
         self._tables = tables
         self._pipeline = pipeline
 
@@ -52,4 +56,4 @@ class Intake:
             pause = 1.0 if time.monotonic() - began > RESTART else min(pause * 2, RESTART)
             await asyncio.sleep(pause)
             await self._pipeline.queue.join()  # what is under way belongs to the positions
-            self.sources[n] = source_of(self._tables[n], self._pipeline.positions())
+            self.sources[n] = source_of(self._tables[n], self._pipeline.positions(), self._standing)

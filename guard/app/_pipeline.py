@@ -70,9 +70,11 @@ class Pipeline:
         stream = chunk.stream
         if chunk.reset:
             engine.drop(stream)
-        actions = engine.feed(stream, chunk.data, now, chunk.name) if chunk.data else []
+        actions = (
+            engine.feed(stream, chunk.data, now, chunk.name, reports=chunk.reports) if chunk.data else []
+        )
         if chunk.end:
-            actions += engine.finish(stream, now, chunk.name)
+            actions += engine.finish(stream, now, chunk.name, reports=chunk.reports)
         if chunk.position is None:
             self.urgent = True
         elif stream not in self._positions:

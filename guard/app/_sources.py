@@ -7,21 +7,38 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from guard.app._place import WRONG, CannotRunError
-from guard.config import AnySource, DockerTable, FileTable, JournalTable, RedisTable, StdinTable, SyslogTable
+from guard.config import (
+    AnySource,
+    AuthPolicyTable,
+    DockerTable,
+    FileTable,
+    JournalTable,
+    RedisTable,
+    StdinTable,
+    SyslogTable,
+)
 from guard.log import logger
 from guard.sources import Note, Source
+from guard.sources.auth_policy import AuthPolicySource, Standing
 from guard.sources.file import FileSource
 from guard.sources.stdin import StdinSource
 
 Positions = Mapping[str, str]
 
 
-def source_of(table: AnySource, positions: Positions) -> Source:
-    """Return the source that `table` describes; it takes its own of all saved `positions`."""
+def source_of(table: AnySource, positions: Positions, standing: Standing) -> Source:
+    """Return the source that `table` describes; it takes its own of all saved `positions`.
+
+    `standing` answers the one source that is asked: -1 for a banned address, else its failures in the window.
+    """
 
     def note(text: str) -> None:
         logger().warning("source", source=table.name, note=text)
 
+    if isinstance(table, AuthPolicyTable):
+        return AuthPolicySource(
+            table.name, table.listen, standing, key=table.key, delay=table.delay, note=note
+        )
     return _MAKERS[type(table)](table, positions, note)
 
 

@@ -32,6 +32,7 @@ from guard.config._problems import (
 )
 from guard.config._settings import (
     AnySource,
+    AuthPolicyTable,
     Control,
     DockerTable,
     Exporters,
@@ -56,6 +57,7 @@ from guard.model import Policy
 __all__ = [
     "LISTS",
     "AnySource",
+    "AuthPolicyTable",
     "Config",
     "ConfigError",
     "DockerTable",
@@ -80,7 +82,6 @@ PREFIX: Final = "MAILWARD_"
 NOT_OURS: Final = re.compile(
     r"MAILWARD_(?:CONFIG|COMPILE|TEST_.*)"
 )  # the file's path; the build's; the test suite's
-SUPPORTED: Final = (FileTable, StdinTable, JournalTable, DockerTable, SyslogTable, RedisTable)
 
 
 class _Environment(EnvSettingsSource):
@@ -187,11 +188,6 @@ class Config(BaseSettings):
     def unsupported(self) -> list[Problem]:
         """Return what is asked for rightly and this release does not have: `run` refuses, `check` says so."""
         found = [
-            self._problem(("source", number, "type"), f'"{source.type}" is not in this release')
-            for number, source in enumerate(self.source)
-            if not isinstance(source, SUPPORTED)
-        ]
-        found += [
             self._problem(("source", number, "type"), missing(source.type))
             for number, source in enumerate(self.source)
             if source.type in NEEDS and missing(source.type)

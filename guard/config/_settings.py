@@ -12,6 +12,7 @@ from guard.config._values import (
     Around4,
     Around6,
     Count,
+    Delay,
     DockerUrl,
     Duration,
     FilePath,
@@ -21,6 +22,8 @@ from guard.config._values import (
     Members,
     Net,
     NodeName,
+    PolicyKey,
+    PolicyListen,
     Port,
     Ports,
     Prefix4,
@@ -34,6 +37,7 @@ from guard.config._values import (
     ToAllow,
     ToDeny,
     Unit,
+    is_local,
 )
 from guard.model import TRUSTED, Policy
 
@@ -174,10 +178,23 @@ class RedisTable(_Source):
 
 
 class AuthPolicyTable(_Source):
-    """Dovecot's auth policy requests (not in this release)."""
+    """Dovecot's auth policy requests."""
 
     type: Literal["auth_policy"]
-    listen: Text
+    listen: PolicyListen = "127.0.0.1:4001"
+    key: Annotated[PolicyKey, Field(repr=False)] = ""
+    delay: Delay = 0
+
+    @field_validator("key")
+    @classmethod
+    def _key_where_others_reach_it(cls, value: str, info: ValidationInfo) -> str:
+        listen = info.data.get("listen", "")  # absent where it is itself at fault
+        if listen and not value and not is_local(listen):
+            raise ValueError(
+                f"a key, since others than this host reach {listen}: whoever does may ban whom he likes; "
+                "the same text as Dovecot's auth_policy_server_api_header"
+            )
+        return value
 
 
 _REDIS_MODES: Final = {

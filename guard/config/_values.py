@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from ipaddress import ip_address
 from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
@@ -141,6 +142,53 @@ def listen(value: object) -> str:
     raise ValueError('an address and a port, such as "127.0.0.1:9780" or "[::1]:9780"; "" for none')
 
 
+def policy_listen(value: object) -> str:
+    """Return `host:port` or `unix:///path` as it is."""
+    if isinstance(value, str) and re.fullmatch(r"unix:///[^\0\s]{1,100}", value):
+        return value
+    try:
+        if value and isinstance(value, str):
+            return listen(value)
+    except ValueError:
+        pass
+    raise ValueError(
+        'an address and a port, such as "127.0.0.1:4001", or "unix:///run/mailward/auth_policy.sock"'
+    )
+
+
+def is_local(address: str) -> bool:
+    """Does only this host reach an address to listen on, as this module returns it?"""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def policy_key(value: object) -> str:
+    """Return what Dovecot's auth_policy_server_api_header says: a value, or `Header: value`; "" for none."""
+    if value == "":
+        return ""
+    header = r"[A-Za-z0-9-]{1,64}:[ \t]*[!-~](?:[ -~]{0,510}[!-~])?"
+    pattern = rf"{header}|[!-9;-~](?:[ -9;-~]{{0,510}}[!-9;-~])?"
+    if isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII):
+        return value
+    raise ValueError(
+        'the text of Dovecot\'s auth_policy_server_api_header, such as "X-API-Key: SECRET"; "" for none'
+    )
+
+
+def delay(value: object) -> int:
+    """Return how many seconds Dovecot is to wait before it judges; 0 for none."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,2}", value, re.ASCII):  # from the environment
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 60:
+        return value
+    raise ValueError("0 (off), or a whole number of 1 to 60, in seconds")
+
+
 def store_url(value: object) -> str:
     """Return a store's address as it is; what `guard.fleet` takes, of Redis.  An error never repeats it: passwords."""
     if isinstance(value, str) and STORE.fullmatch(value) and _ports_fit(value):
@@ -258,6 +306,9 @@ Net = Annotated[str, BeforeValidator(net)]
 ToAllow = Annotated[str, BeforeValidator(to_allow)]
 ToDeny = Annotated[str, BeforeValidator(to_deny)]
 Listen = Annotated[str, BeforeValidator(listen)]
+PolicyListen = Annotated[str, BeforeValidator(policy_listen)]
+PolicyKey = Annotated[str, BeforeValidator(policy_key)]
+Delay = Annotated[int, BeforeValidator(delay)]
 StoreUrl = Annotated[str, BeforeValidator(store_url)]
 FilePath = Annotated[str, BeforeValidator(file_path)]
 NodeName = Annotated[str, BeforeValidator(node_name)]

@@ -41,6 +41,9 @@ class Chunk(NamedTuple):
     written: float | None = (
         None  # when the newest byte was written (seconds since the epoch), where that is known
     )
+    reports: bool = (
+        False  # lines of Dovecot's auth policy reports, which no line of a log can be: see engine.feed
+    )
 
 
 class Health(NamedTuple):

@@ -77,7 +77,9 @@ class Case:
         self.saved = list(self.reader.lines), dict(self.reader.positions)
 
     def write(self, count: int) -> None:
-        append(self.log, self.half + text(self.written + bool(self.half), self.written + bool(self.half) + count))
+        append(
+            self.log, self.half + text(self.written + bool(self.half), self.written + bool(self.half) + count)
+        )
         self.written += count + bool(self.half)
         self.half = b""
 

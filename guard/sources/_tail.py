@@ -165,7 +165,9 @@ class Tail:
         self.reset, self.announced, self.until = True, False, None
 
     def copies(self, other: Tail) -> bool:
-        """Does all that it holds stand at the beginning of `other`, as far as its two ends tell?"""
+        """Does it hold what `other` holds, as far as is known?  `other` may be truncated at this moment."""
+        if not other.brief():
+            return other._head.startswith(self._head)
         size = os.fstat(self.fd).st_size
         early = min(TAIL, size)
         return size <= os.fstat(other.fd).st_size and all(

@@ -142,6 +142,8 @@ class Daemon:
         self._configure(policy)
         self._pipeline.tick(time.time())
         try:
+            if store.trouble:
+                await self._adopt(reasons)
             await self._enforcer.open()
         except FirewallError as error:
             raise CannotRunError(REFUSED, str(error)) from None
@@ -174,6 +176,15 @@ class Daemon:
             async with asyncio.timeout(PARTING):
                 await asyncio.wait([reading])
                 await self._pipeline.queue.join()
+
+    async def _adopt(self, reasons: dict[str, str]) -> None:
+        """Want again what the kernel still holds, as bans by hand: the state that knew what they rest on is lost."""
+        now, known = time.time(), {ban.net for ban in self._engine.active_bans()}
+        for net, seconds in await self._enforcer.found():
+            if net not in known:
+                with contextlib.suppress(ValueError):  # it may not be banned: now it is a stranger's
+                    self._pipeline.act(self._engine.ban(net, seconds, now, force=True))
+                    reasons[net] = "in force when the state was lost"
 
     # -- configuration ---------------------------------------------------------------------------------------------
 

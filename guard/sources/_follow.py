@@ -6,22 +6,11 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from guard.sources import Chunk, Note
 from guard.sources._position import FilePosition
 from guard.sources._rotation import Sibling, copies, find, newer, outlived, siblings
-from guard.sources._tail import ReplacedError, Tail, open_log
-
-LINE: Final = 64 * 1024  # how far back the beginning of an unfinished line is looked for
-
-
-def _end(fd: int) -> int:
-    """Return where the last complete line ends: a line that is being written now is not yet history."""
-    size = os.fstat(fd).st_size
-    start = max(0, size - LINE)
-    last = os.pread(fd, size - start, start).rfind(b"\n")
-    return start + last + 1 if last >= 0 or not start else size
+from guard.sources._tail import ReplacedError, Tail, open_log, whole_lines
 
 
 class Follow:
@@ -104,7 +93,7 @@ class Follow:
         except OSError as error:
             self._say(error)
             return None
-        return Tail(fd, self.path, 0 if from_start else _end(fd))
+        return Tail(fd, self.path, 0 if from_start else whole_lines(fd))
 
     def step(self) -> Chunk | None:
         """Return the next chunk; None when everything that is written has been read."""
@@ -146,8 +135,10 @@ class Follow:
         try:
             info = self._place.stat()
         except (FileNotFoundError, NotADirectoryError) as error:
+            if (last or self._last) and self._moved():
+                return self._between(last)
             if current:
-                return self._between(current)
+                return False
             if not self._optional:
                 self._say(error)
             return False
@@ -173,9 +164,7 @@ class Follow:
             else:
                 written = os.fstat(last.fd).st_mtime if last else 0.0
                 self.tails += self._open(self._missed(position, written), tail)
-            if not last:
-                self._farewells.append(position.stream)
-                self._last = None
+            self._left_behind([tail])
         self._know(tail, looked, beside)
         for other in self.tails:
             if other.until is None:
@@ -188,13 +177,27 @@ class Follow:
         before, self._folder = self._folder, self._place.parent.stat().st_mtime_ns
         return self._folder != before
 
-    def _between(self, current: Tail) -> bool:
+    def _between(self, last: Tail | None) -> bool:
         """Nothing stands under the path: the next file may have come and gone as well."""
-        passed = self._open(self._missed(current.position, os.fstat(current.fd).st_mtime), None)
-        for other in (current, *passed[:-1]) if passed or current.unlinked() else ():
+        position = last.position if last else self._last
+        passed = (
+            self._open(self._missed(position, os.fstat(last.fd).st_mtime if last else 0.0), None)
+            if position
+            else []
+        )
+        if last and last.until is None and (passed or last.unlinked()):
+            last.retire(self._linger)
+        for other in passed[:-1]:
             other.retire(self._linger)
+        self._left_behind(passed)
         self.tails += passed
         return bool(passed)
+
+    def _left_behind(self, tails: Sequence[Tail]) -> None:
+        """Forget the file that had gone, now that others have come."""
+        if self._last and tails:
+            self._farewells.append(self._last.stream)
+            self._last = None
 
     def _missed(self, last: FilePosition, written: float) -> list[Sibling]:
         """Return the files that took the path after `last` and have already been rotated away."""

@@ -47,10 +47,8 @@ def is_rotated(name: str) -> bool:
     return ROTATED.fullmatch(name) is not None
 
 
-def _sibling(name: str, entry: os.DirEntry[str]) -> Sibling | None:
-    """Return `entry` as a sibling of the log `name`, or None.  Raises FileNotFoundError."""
-    extension = Path(name).suffix
-    stem = name.removesuffix(extension)
+def _sibling(name: str, stem: str, extension: str, entry: os.DirEntry[str]) -> Sibling | None:
+    """Return `entry` as a sibling of the log `name`, which is stem and extension, or None.  Raises FileNotFoundError."""
     for before, after, whole in ((name, "", True), (stem, extension, False)):
         if not entry.name.startswith(before) or not entry.name.endswith(after):
             continue
@@ -67,9 +65,15 @@ def _sibling(name: str, entry: os.DirEntry[str]) -> Sibling | None:
 def _list(path: str) -> list[Sibling] | None:
     """Return the rotated files beside `path`; None where one moved meanwhile."""
     folder, name = os.path.split(path)
+    extension = Path(name).suffix
+    stem = name.removesuffix(extension)
     try:
         with os.scandir(folder or ".") as entries:
-            found = [_sibling(name, entry) for entry in entries if entry.name != name]
+            found = [
+                _sibling(name, stem, extension, entry)
+                for entry in entries
+                if entry.name.startswith(stem) and entry.name != name
+            ]
     except FileNotFoundError:
         return None
     except OSError:  # the folder cannot be listed: there is nothing to be found

@@ -11,6 +11,7 @@ from guard.sources import CHUNK_BYTES, Chunk
 from guard.sources._position import HEAD, TAIL, FilePosition, digest
 
 FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # NONBLOCK: opening a FIFO by mistake must not hang
+LINE: Final = 64 * 1024  # how far back the beginning of an unfinished line is looked for
 
 
 class ReplacedError(Exception):
@@ -24,6 +25,14 @@ def open_log(path: str) -> int:
         os.close(fd)
         raise OSError("not a regular file")
     return fd
+
+
+def whole_lines(fd: int) -> int:
+    """Return where the last complete line ends: a line that is being written now is not yet history."""
+    size = os.fstat(fd).st_size
+    start = max(0, size - LINE)
+    last = os.pread(fd, size - start, start).rfind(b"\n")
+    return start + last + 1 if last >= 0 or not start else size
 
 
 class Tail:
@@ -156,7 +165,9 @@ class Tail:
         self.reset, self.announced, self.until = True, False, None
 
     def copies(self, other: Tail) -> bool:
-        """Does all that it holds stand at the beginning of `other`, as far as its two ends tell?"""
+        """Does it hold what `other` holds, as far as is known?  `other` may be truncated at this moment."""
+        if not other.brief():
+            return other._head.startswith(self._head)
         size = os.fstat(self.fd).st_size
         early = min(TAIL, size)
         return size <= os.fstat(other.fd).st_size and all(

@@ -110,7 +110,7 @@ class SqliteStore:
                     Path(self._path + suffix).rename(aside + suffix)
         except OSError as failure:
             raise StoreError(f"{self._path}: {error}, and it cannot be set aside: {failure}") from failure
-        return f"{self._path}: {error}: set aside as {aside}; counts, bans and positions start afresh"
+        return f"{self._path}: {error}: set aside as {aside}; counts and positions start afresh"
 
     @contextmanager
     def _telling(self) -> Iterator[None]:

@@ -24,7 +24,9 @@ from tests.replay.cases import clock, content, expected
 
 PIECES: Final = 40  # writes between two kills
 SECONDS: Final = 1.6  # that these take: a start takes about one
-KEPT: Final = 30  # rotated files
+KEPT: Final = 300  # rotated files: what is deleted before a daemon has come up is lost, and proves nothing
+EARLY: Final = 0.2  # of the kills come while the daemon starts
+PATIENCE: Final = 120.0  # seconds
 
 
 class Outcome(NamedTuple):
@@ -160,14 +162,16 @@ def live_run(
         writer.start()
         for _ in range(kills):
             writer.go_on()
+            if dice.random() > EARLY:
+                daemon.until(lambda: daemon.ask("status"), PATIENCE)
             time.sleep(dice.random() * SECONDS)
             daemon.kill()
-            time.sleep(dice.random() ** 4)  # now and then a whole second without a daemon
+            time.sleep(dice.random() ** 4)  # now and then a second without a daemon
             daemon.launch()
-        daemon.until(lambda: daemon.ask("status")["ready"])
+        daemon.until(lambda: daemon.ask("status")["ready"], PATIENCE)
         writer.go_on()
         writer.join()
-        daemon.has_read(lines)
+        daemon.until(lambda: daemon.ask("report")["lines"]["read"] >= lines, PATIENCE)
         time.sleep(0.3)  # nothing comes twice either
         report = daemon.ask("report")
         bans = sorted(daemon.ask("bans")["bans"], key=lambda ban: str(ban["net"]))

@@ -29,7 +29,8 @@ from guard.config import (
 )
 from guard.config._lines import locate
 from guard.config._list_file import _quickly
-from guard.config._values import NARROWEST, duration, net_to_deny, store_url
+from guard.config._store_url import store_url
+from guard.config._values import NARROWEST, duration, net_to_deny
 from guard.fleet import FleetError
 from guard.fleet._address import parse
 from guard.model import Policy

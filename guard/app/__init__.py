@@ -23,6 +23,7 @@ from typing import Final
 
 from guard import http, log
 from guard.app import _place, _privilege
+from guard.app._checkpoints import Checkpoints
 from guard.app._closer import Closer
 from guard.app._enforcer import Enforcer
 from guard.app._fleet import FLEET_TABLES, fleet_of
@@ -52,13 +53,7 @@ from guard.store import StoreError
 __all__ = ["CannotRunError", "run"]
 
 TICK: Final = 0.25  # seconds
-CHECKPOINT: Final = 1.0
-SLICE: Final = (
-    0.2  # between two while there is so much to save that asking takes time, or no source can tell it again
-)
-SLOW: Final = 0.03
 PARTING: Final = 6.0  # the most that what the sources still deliver may take when we stop
-SOONEST: Final = 0.05  # between two checkpoints while there is news for the fleet
 REFRESH: Final = 60.0  # what is protected on this host
 _OWN_TABLES: Final = (REASON_TABLE, NAME_TABLE, *FLEET_TABLES)  # rows of the state that are not the engine's
 _AT_START_ONLY: Final = ("source", "firewall", "store", "http", "control", "limits")
@@ -157,7 +152,9 @@ class Daemon:
         self._requests = Requests(
             self._pipeline, self._enforcer, self._view, reasons, self._lists, self._reassert, self._fleet
         )
-        stack.callback(self._checkpoint)
+        self._checkpoints = Checkpoints(self._pipeline, self._keeper, self._view.sample, self._fleet)
+        self._checkpoints.others += [self._requests.unsaved, self._lists.names.unsaved]
+        stack.callback(self._checkpoints.take)
         control = ControlServer(config.control.socket, self._requests.handle)
         await control.open()
         stack.push_async_callback(control.close)
@@ -264,7 +261,7 @@ class Daemon:
             enforcer.keep(),
             self._keeper.run(),
         ]
-        work += [self._ticks(), self._heartbeat(), self._checkpoints(), self._reloads(), self._refresh()]
+        work += [self._ticks(), self._heartbeat(), self._checkpoints.run(), self._reloads(), self._refresh()]
         if self._config.firewall.close_sockets and self._enforcer.backend != "none":
             work.append(self._closer.run())
         if self._fleet is not None:
@@ -286,31 +283,6 @@ class Daemon:
             await self._enforcer.answer()
             notify("WATCHDOG=1")
             await asyncio.sleep(pause)
-
-    async def _checkpoints(self) -> None:
-        pause = CHECKPOINT
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._pipeline.fresh.wait()
-            self._pipeline.fresh.clear()
-            self._view.sample()
-            urgent, began = self._pipeline.urgent, time.monotonic()
-            self._checkpoint()
-            took = time.monotonic() - began
-            pause = CHECKPOINT if took < SLOW and not urgent else SLICE
-            await asyncio.sleep(min(SLICE, max(SOONEST, took * 4)))
-
-    def _checkpoint(self) -> None:
-        checkpoint = self._pipeline.checkpoint()
-        for unsaved in (self._requests.unsaved, self._lists.names.unsaved):
-            checkpoint.rows.extend(unsaved)
-            unsaved.clear()
-        saved = None
-        if self._fleet is not None:
-            rows, saved = self._fleet.collect()
-            checkpoint.rows.extend(rows)
-        self._keeper.take(checkpoint, saved)
 
     async def _read(self) -> None:
         """Read the sources; when all have ended, stop."""

@@ -31,24 +31,26 @@ from guard.config._problems import (
     real_path,
 )
 from guard.config._settings import (
-    AnySource,
-    AuthPolicyTable,
     Control,
-    DockerTable,
     Exporters,
-    FileTable,
     Firewall,
     Geo,
     Http,
-    JournalTable,
     Limits,
     Lists,
     Log,
-    RedisTable,
     Rules,
+    StoreTable,
+)
+from guard.config._sources import (
+    AnySource,
+    AuthPolicyTable,
+    DockerTable,
+    FileTable,
+    JournalTable,
+    RedisTable,
     Sources,
     StdinTable,
-    StoreTable,
     SyslogTable,
 )
 from guard.config._values import is_name, is_net, is_path

@@ -7,7 +7,7 @@ from typing import Final
 
 from guard.config._extras import missing
 from guard.config._problems import ENVIRONMENT, ConfigError, Problem
-from guard.config._settings import AnySource, DockerTable
+from guard.config._sources import AnySource, DockerTable
 
 SOCKET: Final = "var/run/docker.sock"  # below the root
 

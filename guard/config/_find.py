@@ -9,7 +9,7 @@ from typing import Final
 
 from guard.config._docker import SOCKET, find_docker
 from guard.config._problems import ConfigError, Problem
-from guard.config._settings import UNITS, AnySource, FileTable, JournalTable, named
+from guard.config._sources import UNITS, AnySource, FileTable, JournalTable, named
 
 DEFAULT_PATH: Final = Path("/etc/mailward/mailward.toml")
 SYSLOG: Final = ("/var/log/mail.log", "/var/log/maillog")

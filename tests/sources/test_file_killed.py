@@ -132,7 +132,7 @@ async def test_each_line_once_whatever_is_done_to_the_log_and_the_reader(tmp_pat
     log.touch()
     case = Case(log, rotate, random.Random(f"{rotate.__name__} {seed}"))
     await case.start()
-    await case.running.until(lambda: bool(case.reader.positions))
+    await case.running.until(lambda: bool(case.reader.files()))
     case.save()
     try:
         for _ in range(STEPS):

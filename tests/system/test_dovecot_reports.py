@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import socket
+import tempfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,16 +67,21 @@ def of(report: dict[str, Any], ip: str) -> tuple[int, int]:
 RUNS = [("/", True), *((root, with_log) for root in roots()[1:] for with_log in (False, True))]
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short name: a unix socket's may have 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="mailward-") as name:
+        yield Path(name)
+
+
 @pytest.mark.parametrize(("root", "with_log"), RUNS)
-def test_ten_guesses_are_ten_failures_and_from_the_fifth_on_dovecot_is_told_to_refuse(
-    root, with_log, tmp_path
-):
+def test_ten_guesses_are_ten_failures_and_from_the_fifth_on_dovecot_is_told_to_refuse(root, with_log, folder):
     requires_dovecot()
     with mail_host() as lab:
         within = ("ip", "netns", "exec", lab.host.name)
-        (tmp_path / "guard").mkdir()
-        dovecot = Dovecot(tmp_path / "dovecot", root, within=within)
-        daemon = Daemon(tmp_path / "guard", within=within, backend="nftables", more=MORE)
+        (folder / "guard").mkdir()
+        dovecot = Dovecot(folder / "dovecot", root, within=within)
+        daemon = Daemon(folder / "guard", within=within, backend="nftables", more=MORE)
         if with_log:
             text = daemon.config.read_text().replace(str(daemon.log), str(dovecot.folder / "dovecot.log"))
             daemon.config.write_text(text)

@@ -29,8 +29,7 @@ _COUNTERS: Final = (
 )  # fmt: skip
 
 
-def _text(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
+_text: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Keeper:

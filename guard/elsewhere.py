@@ -225,19 +225,19 @@ class Elsewhere(Orders):
             return False
         if key == "allow":
             if live:
-                self._allow.add(net)
+                self._entry("allow", net, there=True)
                 self._bans.allow(net)
                 done += self._lift(self._bans.touching(net), now, ALLOWED)
             elif self._allowed_no_more(net):
                 done += self.configure(self._policy, now)  # a deny entry that it kept out comes into force
         elif live:
-            self._deny.add(net)
+            self._entry("deny", net, there=True)
             active = self._bans.active.get(net)
             denied = active is not None and active.ban.rule == "deny"
             if not denied and self._bans.refusal(net, force=True) is None:
                 self._count(self._bans.by_hand(net, now, math.inf, "deny"), done)
         elif net in self._deny:
-            self._deny.discard(net)
+            self._entry("deny", net, there=False)
             if net not in self._policy.deny:
                 done += self._lift([net], now, MANUAL)
         return True

@@ -23,7 +23,7 @@ class Engine(Elsewhere):
     """The guard without the world: no clock, no socket, no log call."""
 
     __slots__ = (
-        "_first", "_halves", "_keeper", "_kinds", "_last", "_oversize", "_reader", "_relevant", "_sessions", "lines_read", "unparsed",
+        "_first", "_halves", "_keeper", "_kinds", "_last", "_oversize", "_reader", "_relevant", "_saved", "_sessions", "lines_read", "unparsed",
     )  # fmt: skip
 
     def __init__(self, policy: Policy, *, clock: Clock, keep: bool = False, reports: bool = False) -> None:
@@ -42,6 +42,7 @@ class Engine(Elsewhere):
         self._first = -1.0
         self._last = -1.0
         self._relevant = 0
+        self._saved = 0  # how many findings the state has
         self.lines_read = 0
         self.unparsed = 0
 
@@ -257,12 +258,17 @@ class Engine(Elsewhere):
             "kinds": self._kinds,
             "lines": [self.lines_read, self._relevant, self.unparsed],
             "period": [self._first, self._last, self._reader.last],
-            "findings": [list(finding) for finding in self.findings],
-            "lists": [sorted(self._allow), sorted(self._deny)],
         }
         if self.notices is not None:
             own["notices"] = self.notices.dump()
-        return self._keeper.changes(own)
+        rows = self._keeper.changes(own)
+        for entry, there in self._entries.items():
+            rows.append(("listed", entry, "1" if there else None))
+        self._entries.clear()
+        for n in range(self._saved, len(self.findings)):
+            rows.append(("finding", str(n), json.dumps(list(self.findings[n]))))
+        self._saved = len(self.findings)
+        return rows
 
     def restore(self, rows: Iterable[tuple[str, str, str]]) -> None:
         """Take a saved state into a fresh engine."""
@@ -270,9 +276,13 @@ class Engine(Elsewhere):
         self._kinds = own.get("kinds", {})
         self.lines_read, self._relevant, self.unparsed = own.get("lines", [0, 0, 0])
         self._first, self._last, self._reader.last = own.get("period", [-1.0, -1.0, 0.0])
-        self.findings = [Finding(*values) for values in own.get("findings", [])]
-        allow, deny = own.get("lists", [[], []])
-        self._allow, self._deny = set(allow), set(deny)
+        found: dict[int, Finding] = own["finding"]
+        self.findings = [found[n] for n in sorted(found)]
+        self._saved = len(self.findings)
+        for entry in own["listed"]:
+            key, _, net = entry.partition(" ")
+            self._entry(key, net, there=True)
+        self._entries.clear()
         if self.notices is not None and "notices" in own:
             self.notices.load(own["notices"])
         self._relist()

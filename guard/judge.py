@@ -26,7 +26,7 @@ class Judge:
     """Decides on what the ledger counted.  Enforces nothing."""
 
     __slots__ = (
-        "_allow", "_bans", "_brute", "_deny", "_findings", "_logins", "_neighbourhood", "_newly_spared", "_policy", "_spared", "_tally",
+        "_allow", "_bans", "_brute", "_deny", "_entries", "_findings", "_logins", "_neighbourhood", "_newly_spared", "_policy", "_spared", "_tally",
         "findings", "newest", "notices", "stats",
     )  # fmt: skip
 
@@ -43,9 +43,21 @@ class Judge:
         self._bans = Bans(policy, keep=keep)
         self._allow: set[str] = set()  # added by hand
         self._deny: set[str] = set()
+        self._entries: dict[
+            str, bool
+        ] = {}  # what changed in the two since the last save: "allow NET" -> is it there
         self._findings: list[Finding] = []  # since the last call of take_findings
         self._spared: set[str] = set()  # addresses of Policy.own that have failed
         self._newly_spared: list[str] = []  # since the last call of take_spared
+
+    def _entry(self, key: str, net: str, *, there: bool) -> None:
+        """Put a net into a list by hand, or take it out."""
+        nets = self._allow if key == "allow" else self._deny
+        if there:
+            nets.add(net)
+        else:
+            nets.discard(net)
+        self._entries[f"{key} {net}"] = there
 
     def _source(self, ip: str, at: float) -> Source | None:
         """Return the record of a client address; None for one that is no client."""

@@ -50,7 +50,7 @@ class Orders(Judge):
 
     def allow(self, net: str, now: float) -> list[Action]:
         """Add a net to the allow list; the bans that touch it end at once."""
-        self._allow.add(net)
+        self._entry("allow", net, there=True)
         self._bans.allow(net)
         nets = self._bans.touching(net)
         notices = self.notices
@@ -70,7 +70,7 @@ class Orders(Judge):
 
     def _allowed_no_more(self, net: str) -> bool:
         there = net in self._allow
-        self._allow.discard(net)
+        self._entry("allow", net, there=False)
         if there and net not in self._policy.allow:
             self._bans.disallow(net)
         return there
@@ -80,7 +80,7 @@ class Orders(Judge):
         refusal = self._bans.refusal(net, force=force)
         if refusal is not None:
             raise ValueError(refusal)
-        self._deny.add(net)
+        self._entry("deny", net, there=True)
         if self.notices is not None:
             self.notices.entry("deny", net, True, now)
         done: list[Action] = []
@@ -91,7 +91,7 @@ class Orders(Judge):
         """Take a net that was added by hand from the deny list; [] when it was not there, or is configured too."""
         if net not in self._deny:
             return []
-        self._deny.discard(net)
+        self._entry("deny", net, there=False)
         if self.notices is not None:
             self.notices.entry("deny", net, False, now)
         return [] if net in self._policy.deny else self._lift([net], now, MANUAL)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from guard.bans import Active, Bans, Offender, dump_ban, load_ban
 from guard.bounded import Bounded, Entry
+from guard.model import Finding
 from guard.rules._window import Window
 from guard.rules.brute_force import BruteForce
 from guard.sessions import Sessions
@@ -82,7 +83,9 @@ class Keeper:
 
     def restore(self, rows: Iterable[tuple[str, str, str]]) -> dict[str, Any]:
         """Take the rows of the saved state; return the engine's own."""
-        extra: dict[str, Any] = {}
+        listed: list[str] = []
+        findings: dict[int, Finding] = {}
+        extra: dict[str, Any] = {"listed": listed, "finding": findings}
         history: dict[int, list[Any]] = {}
         hosts: list[tuple[str, Any]] = []
         ledger = self._sessions.ledger
@@ -114,6 +117,10 @@ class Keeper:
                 counter.values = {tuple(labels): n for labels, n in values}
             elif kind == "history":
                 history[int(key)] = values
+            elif kind == "listed":
+                listed.append(key)
+            elif kind == "finding":
+                findings[int(key)] = Finding(*values)
             elif kind == "engine":
                 extra[key] = values
         for name, values in hosts:

@@ -13,9 +13,9 @@ from guard.app._keeper import Keeper
 from guard.app._pipeline import Pipeline
 
 PAUSE: Final = 1.0  # seconds between two checkpoints
-SLICE: Final = 0.2  # while there is so much to save that asking takes time, or no source can tell it again
+SLICE: Final = 0.2  # while there is so much to save that asking takes time
 SLOW: Final = 0.03  # seconds that asking may take
-SOONEST: Final = 0.05  # while there is news for the fleet
+SOONEST: Final = 0.05  # while there is news for the fleet, or no source can tell it again: small ones hold up nobody
 
 Unsaved = list[tuple[str, str, str | None]]
 
@@ -44,7 +44,7 @@ class Checkpoints:
             urgent, began = self._pipeline.urgent, time.monotonic()
             self.take()
             took = time.monotonic() - began
-            pause = PAUSE if took < SLOW and not urgent else SLICE
+            pause = 0.0 if urgent else PAUSE if took < SLOW else SLICE
             await asyncio.sleep(min(SLICE, max(SOONEST, took * 4)))
 
     def take(self) -> None:

@@ -31,6 +31,16 @@ MIGRATIONS: Final = (
     """,
     # Books of addresses have other fields: they begin anew.  Bans, repeat offenders, sessions and positions stay.
     "DELETE FROM row WHERE kind IN ('client', 'source', 'window');",
+    # Entries by hand and findings are a row each: what did not change is not written again.
+    """
+    INSERT INTO row SELECT 'listed', 'allow ' || entry.value, '1' FROM row, json_each(row.value, '$[0]') AS entry
+        WHERE row.kind = 'engine' AND row.key = 'lists';
+    INSERT INTO row SELECT 'listed', 'deny ' || entry.value, '1' FROM row, json_each(row.value, '$[1]') AS entry
+        WHERE row.kind = 'engine' AND row.key = 'lists';
+    INSERT INTO row SELECT 'finding', entry.key, entry.value FROM row, json_each(row.value) AS entry
+        WHERE row.kind = 'engine' AND row.key = 'findings';
+    DELETE FROM row WHERE kind = 'engine' AND key IN ('lists', 'findings');
+    """,
 )
 DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 PRUNE: Final = 3600.0  # seconds between two prunings of the history

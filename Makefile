@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --qui
 PINNED := --require-hashes --no-deps --only-binary :all: --requirement
 SOURCES := pyproject.toml hatch_build.py README.md $(shell find guard exporters -type f -not -name '*.pyc')
 
-.PHONY: run test docker-test quick check bench demo install clean lock setup system
+.PHONY: run test server-test docker-test quick check bench demo install clean lock setup system
 .DELETE_ON_ERROR:
 
 run: setup ## guard this host; without the right to use nftables, only observe
@@ -23,9 +23,12 @@ run: setup ## guard this host; without the right to use nftables, only observe
 
 test: setup check ## style, types, imports; what counts, on the compiled core; every test, on the sources
 	@MAILWARD_TEST_INSTALLED=1 $(BIN)/python -m pytest -rs $(TOGETHER) tests/replay tests/properties tests/test_cut.py tests/test_bounded.py
-	@$(BIN)/python -m pytest -rs $(TOGETHER) -m 'not docker'
+	@$(BIN)/python -m pytest -rs $(TOGETHER) -m 'not docker and not servers'
 # Half of the time tests wait for a kernel or a daemon.
 TOGETHER := -n 3
+
+server-test: system .venv/.dev ## sources and fleets against real servers: Redis, journald, rsyslog, syslog-ng, Dovecot
+	@$(BIN)/python -m pytest -rs $(TOGETHER) -m 'servers and not docker'
 
 docker-test: system .venv/.dev ## a ban against ports that Docker publishes: a real engine, a real container
 	@.ci/docker

@@ -15,7 +15,9 @@ from guard.app._pipeline import Pipeline
 PAUSE: Final = 1.0  # seconds between two checkpoints
 SLICE: Final = 0.2  # while there is so much to save that asking takes time
 SLOW: Final = 0.03  # seconds that asking may take
-SOONEST: Final = 0.05  # while there is news for the fleet, or no source can tell it again: small ones hold up nobody
+SOONEST: Final = (
+    0.05  # while there is news for the fleet, or no source can tell it again: small ones hold up nobody
+)
 
 Unsaved = list[tuple[str, str, str | None]]
 

@@ -17,6 +17,8 @@ from guard.fleet.link import Link
 from tests.fleet.proxy import Proxy
 from tests.redis_server import RedisServer
 
+pytestmark = pytest.mark.servers
+
 NOW = time.time()
 NET = "198.51.100.7"
 BAN = "ban 198.51.100.7/32"

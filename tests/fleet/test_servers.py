@@ -22,6 +22,8 @@ from guard.fleet.link import Link
 from tests.fleet.test_link import NET, fact, links, numbers, put
 from tests.redis_server import PATIENCE, RedisServer, free_port, requires_redis
 
+pytestmark = pytest.mark.servers
+
 T = TypeVar("T")
 
 # As docs/fleet.md has them.

@@ -21,6 +21,8 @@ from guard.fleet.link import Link
 from tests.fleet.proxy import Proxy
 from tests.redis_server import RedisServer
 
+pytestmark = pytest.mark.servers
+
 NETS = [f"10.{n}.0.1" for n in range(8)]
 NAMES = "abc"
 STEPS = 120

@@ -19,6 +19,8 @@ from tests.daemon import Daemon, failure, mailward, session
 from tests.sources.journald import Journald, missing, native, requires_journald
 from tests.system.netns import run
 
+pytestmark = pytest.mark.servers
+
 UNITS = ["postfix.service", "postfix@*.service", "dovecot.service", "sogo.service"]
 REMOTE = Path("/lib/systemd/systemd-journal-remote")
 POSTFIX, DOVECOT = "postfix@-.service", "dovecot.service"
@@ -248,7 +250,16 @@ async def test_what_is_vacuumed_before_a_slow_reader_is_counted(journald, monkey
         journald.vacuum()
         await asyncio.sleep(0.3)
         go_on.set()
-        await running.until(lambda: numbers(running.reader)[-1] == 12001)
+        # journalctl 252 may overlook, once in many runs, what came while the file it reads was removed, until the next
+        # entry comes: as it does on a host that is alive.
+        for last in range(12002, 12012):
+            journald.log(POSTFIX, "postfix/smtpd", f"line {last:08d}")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2):
+                    while numbers(running.reader)[-1] != last:
+                        await asyncio.sleep(0.02)
+                    break
+        assert {12001, last} <= set(numbers(running.reader))
         assert len(running.reader.lines) < 12000
         assert running.source.health().lost == len(running.notes) >= 1
         assert all("may be lost" in note for note in running.notes)

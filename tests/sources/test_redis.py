@@ -22,7 +22,7 @@ from guard.sources._redis_lines import bare, of_list, of_stream, one_line
 from guard.sources._redis_place import DEPTH, SAVED, Place, digest, load
 from tests.sources.redis_server import Reader, Running, Server, record, requires_redis
 
-pytestmark = requires_redis
+pytestmark = [requires_redis, pytest.mark.servers]
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from tests.sources.redis_server import FORGETS, LIVES, Pusher, Running, Server, 
 
 LINES = int(os.environ.get("MAILWARD_TEST_LINES", "20000"))
 PATIENCE = 30 + LINES / 2000
-pytestmark = [requires_redis, pytest.mark.timeout(PATIENCE + 60)]
+pytestmark = [requires_redis, pytest.mark.timeout(PATIENCE + 60), pytest.mark.servers]
 
 
 async def stormed(server: Server, running: Running, pusher: Pusher, between: Any = lambda: None) -> None:

@@ -13,6 +13,8 @@ from tests.daemon import Daemon, failure, session, stamp
 from tests.sources.test_syslog import certify, free
 from tests.syslog_senders import SENDERS, requires
 
+pytestmark = pytest.mark.servers
+
 WAYS = [
     *(("rsyslog", way) for way in ("udp", "tcp-newline", "tcp-counted", "tcp-5424", "tls", "unix")),
     *(("syslog-ng", way) for way in ("udp", "tcp-newline", "tcp-5424", "tls", "unix", "unix-stream")),

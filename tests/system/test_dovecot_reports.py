@@ -15,7 +15,7 @@ from tests.daemon import Daemon
 from tests.system.dovecot import IMAP, POLICY, Dovecot, requires_dovecot, roots
 from tests.system.netns import CLIENTS, HOST4, Lab, mail_host
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.servers]
 
 GUESSER, BYSTANDER = CLIENTS[:2]
 MORE = f"""

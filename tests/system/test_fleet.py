@@ -23,7 +23,7 @@ from tests.daemon import Daemon, failure, mailward, session
 from tests.redis_server import RedisServer
 from tests.system.netns import Namespace, give, link, namespace, requires_namespaces, run
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.servers]
 
 ROUNDS = int(os.environ.get("MAILWARD_TEST_ROUNDS", "5"))
 KILLS = int(os.environ.get("MAILWARD_TEST_KILLS", "3"))

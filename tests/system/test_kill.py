@@ -13,7 +13,7 @@ from tests.daemon import mailward
 from tests.system.killed import captured, live_run
 from tests.system.netns import namespace, requires_namespaces
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.servers]
 
 KILLS = int(os.environ.get("MAILWARD_TEST_KILLS", "3"))
 CASES = ("bookworm-mailcow", "trixie-mailcow", "bookworm-verbose") if KILLS > 10 else ("trixie-cacheworker",)

@@ -7,6 +7,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -234,6 +235,10 @@ async def test_a_vacuumed_cursor_before_the_very_next_entry_lost_nothing(journal
         assert (numbers(reader), running.notes) == ([*range(6)], [])
 
 
+def has(reader: Reader, number: int) -> bool:
+    return number in numbers(reader)
+
+
 @pytest.mark.system
 async def test_what_is_vacuumed_before_a_slow_reader_is_counted(journald, monkeypatch):
     monkeypatch.setattr("guard.sources.journal.BEHIND", 0.2)
@@ -254,11 +259,9 @@ async def test_what_is_vacuumed_before_a_slow_reader_is_counted(journald, monkey
         # entry comes: as it does on a host that is alive.
         for last in range(12002, 12012):
             journald.log(POSTFIX, "postfix/smtpd", f"line {last:08d}")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(2):
-                    while numbers(running.reader)[-1] != last:
-                        await asyncio.sleep(0.02)
-                    break
+            with contextlib.suppress(AssertionError):
+                await running.until(partial(has, running.reader, last), 2.0)
+                break
         assert {12001, last} <= set(numbers(running.reader))
         assert len(running.reader.lines) < 12000
         assert running.source.health().lost == len(running.notes) >= 1

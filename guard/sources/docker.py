@@ -26,20 +26,17 @@ from docker.errors import APIError
 
 from guard.sources import Chunk, Health, Note, Put
 from guard.sources._backoff import Backoff
+from guard.sources._docker_choice import Choice
 from guard.sources._docker_container import Follower
 from guard.sources._docker_engine import AWAY, Container, Engine, GoneError, RefusedError, why
 from guard.sources._docker_lines import Place
 
-SERVICES: Final = ("postfix", "dovecot", "sogo", "postfix-mailcow", "dovecot-mailcow", "sogo-mailcow")
 LOOK: Final = 10.0  # seconds between two lists of the containers; events have them listed at once
 EVENT: Final = 1 << 20  # bytes; labels can be long
 CONTAINERS: Final = 64  # the most that one source follows
 REMEMBERED: Final = 1024  # containers
 SHORT: Final = 12  # digits of a container's id, as `docker ps` shows it
 
-_PROJECT: Final = "com.docker.compose.project"
-_SERVICE: Final = "com.docker.compose.service"
-_ONEOFF: Final = "com.docker.compose.oneoff"  # `compose run`: somebody at work, not the service
 _STREAM: Final = re.compile(rf"[^/]+/([0-9a-f]{{{SHORT}}})")
 
 
@@ -71,10 +68,7 @@ class DockerSource:
     ) -> None:
         self._name = name
         self._url = url
-        self._project = project
-        self._by_label = bool(labels) and not project
-        self._services = frozenset(services or (() if self._by_label else SERVICES))
-        self._labels = tuple(labels)
+        self._choice = Choice(project, services, labels)
         self._start = start
         self._note = note
         self._saved = self._own(positions or {})
@@ -111,7 +105,7 @@ class DockerSource:
             lost=self._lost + sum(f.lost for f in followers) + self._refused,
             detail="; ".join(trouble[:3])
             or ", ".join(attached[:10])
-            or f"{self._wanted()}: no container runs",
+            or f"{self._choice.wanted()}: no container runs",
         )
 
     async def run(self, put: Put) -> None:
@@ -135,7 +129,7 @@ class DockerSource:
         """List the containers now, at each event and every LOOK seconds, until the engine is away."""
         while True:
             self._look.clear()
-            found = await self._engine.containers(self._filters())
+            found = await self._engine.containers(self._choice.filters())
             backoff.reset()
             self._away = None
             await self._reconcile(self._chosen(found), group, put)
@@ -177,7 +171,7 @@ class DockerSource:
         """Note what came and went between two looks: it was never read."""
         labels = actor.get("Attributes") or {}
         one = Container(str(actor.get("ID")), str(labels.get("name")), labels, 0.0, running=True)
-        if one.id in self._seen or self._service(one) is None:
+        if one.id in self._seen or self._choice.service_of(one) is None:
             return
         if action == "start":
             _remember(self._started, one.id)
@@ -194,45 +188,14 @@ class DockerSource:
         for follower in self._followers.values():
             follower.detach()
 
-    # -- which containers ------------------------------------------------------------------------------------------
-
-    def _filters(self) -> list[str]:
-        if self._by_label:
-            return list(self._labels)
-        return [f"{_PROJECT}={self._project}" if self._project else _PROJECT, *self._labels]
-
-    def _service(self, container: Container) -> str | None:
-        """Return the name of a container's service; None when it is none of ours."""
-        labels = container.labels
-        for key, _, value in (label.partition("=") for label in self._labels):
-            if labels.get(key) != value:
-                return None
-        if self._project and labels.get(_PROJECT) != self._project:
-            return None
-        service = labels.get(_SERVICE) or (container.name if self._by_label else "")
-        wanted = service in self._services or not self._services
-        oneoff = labels.get(_ONEOFF, "").lower() == "true"
-        return service if service and wanted and not oneoff and "/" not in service else None
-
     def _chosen(self, found: Sequence[Container]) -> list[tuple[str, Container]] | None:
         """Return the containers to be read, with their services; None while it is not clear which are meant."""
-        ours = [(service, one) for one in found if (service := self._service(one)) is not None]
-        trouble = ""
-        if not self._project and not self._by_label:
-            projects = sorted({one.labels.get(_PROJECT, "") for _, one in ours})
-            if len(projects) > 1:
-                there = ", ".join(projects)
-                trouble = f"{self._url}: several projects have {self._wanted()}: {there}; set `project` to one of them"
-            elif projects:
-                self._project = projects[0]
+        ours = self._choice.of(found)
+        trouble = f"{self._url}: {self._choice.doubt}" if self._choice.doubt else ""
         if trouble and trouble != self._trouble:
             self._note(trouble)
         self._trouble = trouble
-        return None if trouble or not (self._project or self._by_label) else ours
-
-    def _wanted(self) -> str:
-        what = ", ".join(sorted(self._services)) or ", ".join(self._labels)
-        return f"{what} of project {self._project}" if self._project else what
+        return ours
 
     # -- who reads them --------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 # Gives Prometheus' user what it must know, and becomes it.
 set -eu
 install -d -m 700 -o prometheus /run/prometheus /var/lib/prometheus/data
-for name in guard_metrics rspamd_controller; do install -m 400 -o prometheus "/secrets/$name" /run/prometheus/; done
+install -m 400 -o prometheus /secrets/guard_metrics /run/prometheus/
 envsubst '$MAIL_HOSTNAME $GUARD_METRICS' </etc/prometheus/stack/prometheus.yml.template >/run/prometheus/prometheus.yml
 chown -R prometheus: /var/lib/prometheus
 exec setpriv --reuid=prometheus --regid=prometheus --init-groups prometheus --config.file=/run/prometheus/prometheus.yml \

@@ -12,6 +12,7 @@ CONF
 cat >/run/stack/controller.inc <<CONF
 password = "$hash";
 enable_password = "$hash";
+secure_ip = [${RSPAMD_READERS:-}];
 CONF
 resolver=$(sed -n 's/^nameserver //p' /etc/resolv.conf | head -1)
 cat >/run/stack/options.inc <<CONF

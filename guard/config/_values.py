@@ -114,6 +114,15 @@ def listen(value: object) -> str:
     raise ValueError('an address and a port, such as "127.0.0.1:9780" or "[::1]:9780"; "" for none')
 
 
+def token(value: object) -> str:
+    """Return a token as it is; "" is none."""
+    if isinstance(value, str) and re.fullmatch(r"(?:[A-Za-z0-9._~+/-]{16,512}=*)?", value):
+        return value
+    raise ValueError(
+        '16 or more letters, digits and "-._~+/", such as `openssl rand -hex 16` makes; "" for none'
+    )
+
+
 def store_url(value: object) -> str:
     """Return a store's address as it is."""
     if isinstance(value, str) and re.fullmatch(r"sqlite:///.+|rediss?://[^/\s].*|memory:", value):
@@ -156,6 +165,7 @@ Listen = Annotated[str, BeforeValidator(listen)]
 StoreUrl = Annotated[str, BeforeValidator(store_url)]
 SourceName = Annotated[str, BeforeValidator(source_name)]
 Text = Annotated[str, Field(min_length=1)]
+Token = Annotated[str, BeforeValidator(token)]
 Whole = BeforeValidator(whole)
 Count = Annotated[int, Whole, Field(ge=1, le=10**9)]
 Port = Annotated[int, Whole, Field(ge=1, le=65535)]

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import bcrypt
 import pymysql
+from pymysql.cursors import Cursor
 
 SECRETS = Path("/secrets")  # one folder a service, each a volume that only that service mounts
 CERTIFICATES = Path("/certs")
@@ -89,7 +90,9 @@ def self_signed(host: str, domain: str) -> None:
     """Make a certificate of our own until ACME has a real one: services must start, and say who they are."""
     if (CERTIFICATES / "fullchain.pem").exists():
         return
-    names = ",".join(f"DNS:{n}" for n in (host, f"mta-sts.{domain}", f"autoconfig.{domain}", f"autodiscover.{domain}"))
+    names = ",".join(
+        f"DNS:{n}" for n in (host, f"mta-sts.{domain}", f"autoconfig.{domain}", f"autodiscover.{domain}")
+    )
     key, chain = CERTIFICATES / "privkey.pem.new", CERTIFICATES / "fullchain.pem.new"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "3650",
@@ -99,7 +102,9 @@ def self_signed(host: str, domain: str) -> None:
     key.chmod(0o600)
     key.rename(CERTIFICATES / "privkey.pem")
     chain.rename(CERTIFICATES / "fullchain.pem")
-    print(f"made a self-signed certificate for {host}: browsers and mail programs will ask until ACME has issued one")
+    print(
+        f"made a self-signed certificate for {host}: browsers and mail programs will ask until ACME has issued one"
+    )
 
 
 # -------------------------------------------------------------------------------------------------------- directory
@@ -111,7 +116,11 @@ def database() -> pymysql.Connection:
     while True:
         try:
             return pymysql.connect(
-                host="mariadb", user="root", password=secret("database_root"), database="mail", autocommit=True
+                host="mariadb",
+                user="root",
+                password=secret("database_root"),
+                database="mail",
+                autocommit=True,
             )
         except pymysql.OperationalError:
             if time.monotonic() > deadline:
@@ -130,13 +139,13 @@ def provision() -> None:
         if cursor.fetchone()[0]:
             return
         domain = os.environ["MAIL_DOMAIN"]
-        add_domain(cursor, domain)
+        add_domain(cursor: Cursor, domain)
         first = os.environ.get("MAIL_FIRST_MAILBOX") or f"postmaster@{domain}"
         password = secret("first_mailbox")
-        add_mailbox(cursor, first, password, "", 0)
+        add_mailbox(cursor: Cursor, first, password, "", 0)
         for name in ("abuse", "postmaster"):
             if f"{name}@{domain}" != first:
-                add_alias(cursor, f"{name}@{domain}", first)
+                add_alias(cursor: Cursor, f"{name}@{domain}", first)
     print(f"first mailbox: {first}; its password: docker compose run --rm setup password first")
 
 
@@ -169,7 +178,7 @@ def size(text: str) -> int:
     return int(match[1]) * SIZES[match[2]]
 
 
-def add_domain(cursor, name: str) -> None:
+def add_domain(cursor: Cursor, name: str) -> None:
     signing_key(name)
     cursor.execute("INSERT IGNORE INTO domain (name) VALUES (%s)", (name,))
 
@@ -182,7 +191,10 @@ def signing_key(domain: str) -> str:
         write(path, made.stdout, 0o400)
         os.chown(path, RSPAMD, RSPAMD)
     told = subprocess.run(
-        ["openssl", "rsa", "-in", path, "-pubout", "-outform", "PEM"], check=True, capture_output=True, text=True
+        ["openssl", "rsa", "-in", path, "-pubout", "-outform", "PEM"],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     return "".join(line for line in told.stdout.splitlines() if not line.startswith("-----"))
 
@@ -205,8 +217,8 @@ _submissions._tcp.{domain}.\tSRV\t0 1 465 {host}.
 _imaps._tcp.{domain}.\tSRV\t0 1 993 {host}.""")
 
 
-def add_mailbox(cursor, address: str, password: str, name: str, quota: int) -> None:
-    domain = of_domain(cursor, address)
+def add_mailbox(cursor: Cursor, address: str, password: str, name: str, quota: int) -> None:
+    domain = of_domain(cursor: Cursor, address)
     if not cursor.execute(
         "INSERT IGNORE INTO mailbox (address, domain, password, name, quota_bytes) VALUES (%s, %s, %s, %s, %s)",
         (address, domain, hashed(password), name, quota),
@@ -214,14 +226,14 @@ def add_mailbox(cursor, address: str, password: str, name: str, quota: int) -> N
         raise NotSoError(f"{address} is there already: mailbox password {address} gives it another password")
 
 
-def add_alias(cursor, address: str, goto: str) -> None:
+def add_alias(cursor: Cursor, address: str, goto: str) -> None:
     cursor.execute(
         "INSERT IGNORE INTO alias (address, goto, domain) VALUES (%s, %s, %s)",
-        (address, goto, of_domain(cursor, address)),
+        (address, goto, of_domain(cursor: Cursor, address)),
     )
 
 
-def of_domain(cursor, address: str) -> str:
+def of_domain(cursor: Cursor, address: str) -> str:
     domain = address.rpartition("@")[2]
     if not cursor.execute("SELECT 1 FROM domain WHERE name = %s", (domain,)):
         raise NotSoError(f"{domain} is no domain of this server: domain add {domain}")
@@ -235,12 +247,12 @@ def hashed(password: str) -> str:
     return "{BLF-CRYPT}" + bcrypt.hashpw(password.encode(), bcrypt.gensalt(10, b"2b")).decode()
 
 
-def remove(cursor, statement: str, values: tuple[str, ...], what: str) -> None:
+def remove(cursor: Cursor, statement: str, values: tuple[str, ...], what: str) -> None:
     if not cursor.execute(statement, values):
         raise NotSoError(f"there is no {what}")
 
 
-def rows(cursor, statement: str) -> None:
+def rows(cursor: Cursor, statement: str) -> None:
     cursor.execute(statement)
     for row in cursor.fetchall():
         print("\t".join(map(str, row)))
@@ -251,40 +263,49 @@ def act(given: argparse.Namespace) -> None:
     with database() as db, db.cursor() as cursor:
         match given.thing, given.do:
             case "domain", "add":
-                add_domain(cursor, given.name)
+                add_domain(cursor: Cursor, given.name)
             case "domain", "remove":
                 try:
-                    remove(cursor, "DELETE FROM domain WHERE name = %s", (given.name,), f"domain {given.name}")
+                    remove(
+                        cursor, "DELETE FROM domain WHERE name = %s", (given.name,), f"domain {given.name}"
+                    )
                 except pymysql.IntegrityError:
                     raise NotSoError(f"{given.name} has mailboxes or aliases: remove those first") from None
             case "domain", "list":
-                rows(cursor, "SELECT name, IF(active, '', 'off') FROM domain ORDER BY name")
+                rows(cursor: Cursor, "SELECT name, IF(active, '', 'off') FROM domain ORDER BY name")
             case "mailbox", "add" | "password":
-                password = sys.stdin.readline().rstrip("\n") if given.password_stdin else secrets.token_urlsafe(15)
+                password = (
+                    sys.stdin.readline().rstrip("\n") if given.password_stdin else secrets.token_urlsafe(15)
+                )
                 if given.do == "add":
-                    add_mailbox(cursor, given.address, password, given.name, given.quota)
+                    add_mailbox(cursor: Cursor, given.address, password, given.name, given.quota)
                 else:
                     values = (hashed(password), given.address)
                     text = "UPDATE mailbox SET password = %s WHERE address = %s"
-                    remove(cursor, text, values, f"mailbox {given.address}")
+                    remove(cursor: Cursor, text, values, f"mailbox {given.address}")
                 if not given.password_stdin:
                     print(f"{given.address}\t{password}")
             case "mailbox", "remove":
                 text = "DELETE FROM mailbox WHERE address = %s"
-                remove(cursor, text, (given.address,), f"mailbox {given.address}")
+                remove(cursor: Cursor, text, (given.address,), f"mailbox {given.address}")
             case "mailbox", "list":
-                rows(cursor, "SELECT address, name, quota_bytes, IF(active, '', 'off') FROM mailbox ORDER BY address")
+                rows(
+                    cursor,
+                    "SELECT address, name, quota_bytes, IF(active, '', 'off') FROM mailbox ORDER BY address",
+                )
             case "alias", "add":
-                add_alias(cursor, given.address, given.goto)
+                add_alias(cursor: Cursor, given.address, given.goto)
             case "alias", "remove":
                 text = "DELETE FROM alias WHERE address = %s AND goto LIKE %s"
-                remove(cursor, text, (given.address, given.goto or "%"), f"alias {given.address}")
+                remove(cursor: Cursor, text, (given.address, given.goto or "%"), f"alias {given.address}")
             case "alias", "list":
-                rows(cursor, "SELECT address, goto, IF(active, '', 'off') FROM alias ORDER BY address, goto")
+                rows(cursor: Cursor, "SELECT address, goto, IF(active, '', 'off') FROM alias ORDER BY address, goto")
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="setup", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="setup", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     things = parser.add_subparsers(dest="thing", required=True, metavar="COMMAND")
     things.add_parser("init")
     things.add_parser("provision")
@@ -302,7 +323,9 @@ def arguments() -> argparse.Namespace:
     for one in (add, password, mailbox.add_parser("remove")):
         one.add_argument("address", type=address)
     for one in (add, password):
-        one.add_argument("--password-stdin", action="store_true", help="take it from standard input, one line")
+        one.add_argument(
+            "--password-stdin", action="store_true", help="take it from standard input, one line"
+        )
     mailbox.add_parser("list")
     alias = things.add_parser("alias").add_subparsers(dest="do", required=True)
     add = alias.add_parser("add")

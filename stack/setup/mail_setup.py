@@ -139,13 +139,13 @@ def provision() -> None:
         if cursor.fetchone()[0]:
             return
         domain = os.environ["MAIL_DOMAIN"]
-        add_domain(cursor: Cursor, domain)
+        add_domain(cursor, domain)
         first = os.environ.get("MAIL_FIRST_MAILBOX") or f"postmaster@{domain}"
         password = secret("first_mailbox")
-        add_mailbox(cursor: Cursor, first, password, "", 0)
+        add_mailbox(cursor, first, password, "", 0)
         for name in ("abuse", "postmaster"):
             if f"{name}@{domain}" != first:
-                add_alias(cursor: Cursor, f"{name}@{domain}", first)
+                add_alias(cursor, f"{name}@{domain}", first)
     print(f"first mailbox: {first}; its password: docker compose run --rm setup password first")
 
 
@@ -218,7 +218,7 @@ _imaps._tcp.{domain}.\tSRV\t0 1 993 {host}.""")
 
 
 def add_mailbox(cursor: Cursor, address: str, password: str, name: str, quota: int) -> None:
-    domain = of_domain(cursor: Cursor, address)
+    domain = of_domain(cursor, address)
     if not cursor.execute(
         "INSERT IGNORE INTO mailbox (address, domain, password, name, quota_bytes) VALUES (%s, %s, %s, %s, %s)",
         (address, domain, hashed(password), name, quota),
@@ -229,7 +229,7 @@ def add_mailbox(cursor: Cursor, address: str, password: str, name: str, quota: i
 def add_alias(cursor: Cursor, address: str, goto: str) -> None:
     cursor.execute(
         "INSERT IGNORE INTO alias (address, goto, domain) VALUES (%s, %s, %s)",
-        (address, goto, of_domain(cursor: Cursor, address)),
+        (address, goto, of_domain(cursor, address)),
     )
 
 
@@ -263,7 +263,7 @@ def act(given: argparse.Namespace) -> None:
     with database() as db, db.cursor() as cursor:
         match given.thing, given.do:
             case "domain", "add":
-                add_domain(cursor: Cursor, given.name)
+                add_domain(cursor, given.name)
             case "domain", "remove":
                 try:
                     remove(
@@ -272,34 +272,34 @@ def act(given: argparse.Namespace) -> None:
                 except pymysql.IntegrityError:
                     raise NotSoError(f"{given.name} has mailboxes or aliases: remove those first") from None
             case "domain", "list":
-                rows(cursor: Cursor, "SELECT name, IF(active, '', 'off') FROM domain ORDER BY name")
+                rows(cursor, "SELECT name, IF(active, '', 'off') FROM domain ORDER BY name")
             case "mailbox", "add" | "password":
                 password = (
                     sys.stdin.readline().rstrip("\n") if given.password_stdin else secrets.token_urlsafe(15)
                 )
                 if given.do == "add":
-                    add_mailbox(cursor: Cursor, given.address, password, given.name, given.quota)
+                    add_mailbox(cursor, given.address, password, given.name, given.quota)
                 else:
                     values = (hashed(password), given.address)
                     text = "UPDATE mailbox SET password = %s WHERE address = %s"
-                    remove(cursor: Cursor, text, values, f"mailbox {given.address}")
+                    remove(cursor, text, values, f"mailbox {given.address}")
                 if not given.password_stdin:
                     print(f"{given.address}\t{password}")
             case "mailbox", "remove":
                 text = "DELETE FROM mailbox WHERE address = %s"
-                remove(cursor: Cursor, text, (given.address,), f"mailbox {given.address}")
+                remove(cursor, text, (given.address,), f"mailbox {given.address}")
             case "mailbox", "list":
                 rows(
                     cursor,
                     "SELECT address, name, quota_bytes, IF(active, '', 'off') FROM mailbox ORDER BY address",
                 )
             case "alias", "add":
-                add_alias(cursor: Cursor, given.address, given.goto)
+                add_alias(cursor, given.address, given.goto)
             case "alias", "remove":
                 text = "DELETE FROM alias WHERE address = %s AND goto LIKE %s"
-                remove(cursor: Cursor, text, (given.address, given.goto or "%"), f"alias {given.address}")
+                remove(cursor, text, (given.address, given.goto or "%"), f"alias {given.address}")
             case "alias", "list":
-                rows(cursor: Cursor, "SELECT address, goto, IF(active, '', 'off') FROM alias ORDER BY address, goto")
+                rows(cursor, "SELECT address, goto, IF(active, '', 'off') FROM alias ORDER BY address, goto")
 
 
 def arguments() -> argparse.Namespace:

@@ -244,7 +244,7 @@ def hashed(password: str) -> str:
     """Return what Dovecot and SOGo verify.  bcrypt reads 72 bytes."""
     if not 8 <= len(password.encode()) <= 72:
         raise NotSoError("a password has 8 to 72 bytes")
-    return "{BLF-CRYPT}" + bcrypt.hashpw(password.encode(), bcrypt.gensalt(10, b"2b")).decode()
+    return f"{{BLF-CRYPT}}{bcrypt.hashpw(password.encode(), bcrypt.gensalt(10)).decode()}"
 
 
 def remove(cursor: Cursor, statement: str, values: tuple[str, ...], what: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from guard.config import AnySource, FileTable, StdinTable
+from guard.config import AnySource, DockerTable, FileTable, StdinTable
 from guard.log import logger
 from guard.sources import Note, Source
 from guard.sources.file import FileSource
@@ -31,8 +31,24 @@ def _stdin(table: StdinTable, _positions: Positions, _note: Note) -> Source:
     return StdinSource(table.name)
 
 
+def _docker(table: DockerTable, positions: Positions, note: Note) -> Source:
+    from guard.sources.docker import DockerSource  # noqa: PLC0415 - the extra `docker`
+
+    return DockerSource(
+        table.name,
+        table.url,
+        positions,
+        project=table.project,
+        services=table.services,
+        labels=table.labels,
+        start=table.start,
+        note=note,
+    )
+
+
 # What only some hosts have is imported where it is asked for.
 _MAKERS: Final[dict[type[AnySource], Callable[[Any, Positions, Note], Source]]] = {
     FileTable: _file,
     StdinTable: _stdin,
+    DockerTable: _docker,
 }

@@ -17,6 +17,7 @@ from pydantic import PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from guard.config._docker import NEEDS, SOCKET, find_docker, missing
 from guard.config._lines import KeyPath, locate
 from guard.config._list_file import Key, ListFile, read_list, stamp_of
 from guard.config._problems import (
@@ -31,6 +32,7 @@ from guard.config._problems import (
 from guard.config._settings import (
     AnySource,
     Control,
+    DockerTable,
     Exporters,
     FileTable,
     Firewall,
@@ -53,6 +55,7 @@ __all__ = [
     "AnySource",
     "Config",
     "ConfigError",
+    "DockerTable",
     "FileTable",
     "ListFile",
     "ListKey",
@@ -72,7 +75,7 @@ PREFIX: Final = "MAILWARD_"
 NOT_OURS: Final = re.compile(
     r"MAILWARD_(?:CONFIG|COMPILE|TEST_.*)"
 )  # the file's path; the build's; the test suite's
-SUPPORTED: Final = (FileTable, StdinTable)  # the sources that this release has
+SUPPORTED: Final = (FileTable, StdinTable, DockerTable)  # the sources that this release has
 LOGS: Final = ("/var/log/mail.log", "/var/log/maillog", "/var/log/sogo/sogo.log", "/var/log/sogo.log")
 
 
@@ -184,6 +187,11 @@ class Config(BaseSettings):
             for number, source in enumerate(self.source)
             if not isinstance(source, SUPPORTED)
         ]
+        found += [
+            self._problem(("source", number, "type"), missing(source.type))
+            for number, source in enumerate(self.source)
+            if source.type in NEEDS and missing(source.type)
+        ]
         if self.store.url.startswith("redis"):
             found.append(
                 self._problem(("store", "url"), "redis is not in this release; expected sqlite:///PATH")
@@ -200,9 +208,12 @@ def find_sources(root: str = "/", file: str = "") -> list[AnySource]:
     """Return the logs that stand where mail servers write theirs.  Raises `ConfigError` when there is none."""
     found = [Path(root, log.lstrip("/")) for log in LOGS]
     there: list[AnySource] = [FileTable(type="file", path=str(log)) for log in found if log.is_file()]
+    there = there or find_docker(root)
     if not there:
         looked = ", ".join(map(str, found))
-        text = f"expected a [[source]]: none is configured, and none of {looked} is there"
+        text = (
+            f"expected a [[source]]: none is configured, and none of {looked}, {Path(root, SOCKET)} is there"
+        )
         raise ConfigError([Problem(file or str(DEFAULT_PATH), 0, "source", text)])
     return named(there)
 

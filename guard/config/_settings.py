@@ -10,7 +10,9 @@ from guard.config._values import (
     Around4,
     Around6,
     Count,
+    DockerUrl,
     Duration,
+    Label,
     Listen,
     Members,
     Net,
@@ -18,6 +20,8 @@ from guard.config._values import (
     Ports,
     Prefix4,
     Prefix6,
+    ProjectName,
+    ServiceName,
     SourceName,
     StoreUrl,
     Text,
@@ -69,9 +73,13 @@ class SyslogTable(_Source):
 
 
 class DockerTable(_Source):
-    """Containers' logs (not in this release)."""
+    """Containers' logs."""
 
     type: Literal["docker"]
+    url: DockerUrl = ""
+    project: ProjectName = ""
+    services: list[ServiceName] = []
+    labels: list[Label] = []
     start: Literal["now", "start", "resume"] = Field("resume", alias="from")
 
 

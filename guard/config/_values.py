@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from typing import Annotated, Final, Literal
 
@@ -19,6 +20,7 @@ NARROWEST: Final = {
     4: 8,
     6: 16,
 }  # the fewest bits of a net that may be shut out: a slip must not close the house
+DOCKER: Final = "unix:///var/run/docker.sock"
 LONGEST: Final = 100 * 365 * 86400.0
 
 
@@ -153,6 +155,40 @@ def source_name(value: object) -> str:
     raise ValueError("a name of at most 64 letters, digits and . _ : / -")
 
 
+def docker_url(value: object) -> str:
+    """Return the address of a Docker engine; "" for that of DOCKER_HOST, else the engine's own socket."""
+    found = value or os.environ.get("DOCKER_HOST") or DOCKER
+    if isinstance(found, str):
+        if found.startswith("unix:///") and len(found) > 8:
+            return found
+        match = LISTEN.fullmatch(found.removeprefix("tcp://").rstrip("/"))
+        if found.startswith("tcp://") and match and 0 < int(match[2]) <= 65535:
+            return found.rstrip("/")
+    whose = "" if value else " in DOCKER_HOST"
+    raise ValueError(f"unix:///PATH or tcp://HOST:PORT{whose}, of a Docker engine or of a proxy before it")
+
+
+def project_name(value: object) -> str:
+    """Return the name of a compose project; "" for the only one that has the services."""
+    if isinstance(value, str) and re.fullmatch(r"(?:[a-z0-9][a-z0-9_-]{0,127})?", value):
+        return value
+    raise ValueError("the name of a compose project: lower case letters, digits, _ and -")
+
+
+def service_name(value: object) -> str:
+    """Return the name of a compose service, or of a container."""
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", value):
+        return value
+    raise ValueError("the name of a service: letters, digits and _ . -")
+
+
+def label(value: object) -> str:
+    """Return a container's label."""
+    if isinstance(value, str) and re.fullmatch(r"[^=\s]{1,256}=[^\n\r\0]{0,1024}", value):
+        return value
+    raise ValueError('a label and its value, such as "org.example.logs=mail"')
+
+
 def _kind(value: object) -> str:
     return "<all>" if isinstance(value, str) else "<list>"
 
@@ -164,6 +200,10 @@ ToDeny = Annotated[str, BeforeValidator(to_deny)]
 Listen = Annotated[str, BeforeValidator(listen)]
 StoreUrl = Annotated[str, BeforeValidator(store_url)]
 SourceName = Annotated[str, BeforeValidator(source_name)]
+DockerUrl = Annotated[str, BeforeValidator(docker_url)]
+ProjectName = Annotated[str, BeforeValidator(project_name)]
+ServiceName = Annotated[str, BeforeValidator(service_name)]
+Label = Annotated[str, BeforeValidator(label)]
 Text = Annotated[str, Field(min_length=1)]
 Token = Annotated[str, BeforeValidator(token)]
 Whole = BeforeValidator(whole)

@@ -50,7 +50,54 @@ class Stack:
         (folder / "zone.conf").write_text(ZONE)
         (folder / "env").write_text(
             f"MAIL_HOSTNAME={HOST}\nMAIL_DOMAIN={DOMAIN}\nSTACK_IPV4={NET4}\nSTACK_IPV6={NET6}\n"
+            f"ACME_EMAIL=postmaster@{DOMAIN}\nACME_SERVER=https://lab:14000/dir\n"
         )
+        self._authority()
+
+    def _authority(self) -> None:
+        """Make the CA that the ACME server's own certificate is of."""
+        make = (
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        )
+        usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+        run(
+            *make,
+            *usage,
+            "-subj",
+            "/CN=e2e",
+            "-keyout",
+            f"{self.folder}/ca.key",
+            "-out",
+            f"{self.folder}/ca.pem",
+        )
+        ask = (
+            "openssl",
+            "req",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-subj",
+            "/CN=lab",
+            "-addext",
+            "subjectAltName=DNS:lab",
+        )
+        run(*ask, "-keyout", f"{self.folder}/lab.key", "-out", f"{self.folder}/lab.csr")
+        sign = ("openssl", "x509", "-req", "-days", "2", "-copy_extensions", "copy", "-CAcreateserial")
+        signer = ("-CA", f"{self.folder}/ca.pem", "-CAkey", f"{self.folder}/ca.key")
+        run(*sign, *signer, "-in", f"{self.folder}/lab.csr", "-out", f"{self.folder}/lab.pem")
+        (self.folder / "trusted.pem").touch()
+        listens = {"listenAddress": "0.0.0.0:14000", "managementListenAddress": "0.0.0.0:15000"}
+        shows = {"certificate": "/ca/lab.pem", "privateKey": "/ca/lab.key", "httpPort": 80, "tlsPort": 443}
+        (self.folder / "pebble.json").write_text(json.dumps({"pebble": {**listens, **shows}}))
 
     def compose(self, *arguments: str, given: str | None = None, timeout: float = 900) -> str:
         """Run one command of `docker compose` and return what it wrote; CalledProcessError with its stderr."""
@@ -71,6 +118,14 @@ class Stack:
         except subprocess.CalledProcessError as error:
             error.add_note(error.stderr[-4000:])
             raise
+
+    def asked(self, service: str, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command inside a service, whatever its exit status."""
+        try:
+            out = self.compose("exec", "-T", service, *command)
+        except subprocess.CalledProcessError as error:
+            return subprocess.CompletedProcess(command, error.returncode, error.stdout, error.stderr)
+        return subprocess.CompletedProcess(command, 0, out, "")
 
     def settle(self, patience: float = 240.0) -> None:
         """Wait until every service with a health check is healthy; AssertionError with those that are not."""

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable
 from email.message import EmailMessage
 from email.utils import formatdate
+from functools import partial
 from http.client import HTTPConnection, HTTPSConnection
 from typing import Any
 
@@ -114,8 +115,9 @@ def test_sogo_lists_the_message_in_the_inbox(stack: Stack, passwords: dict[str, 
     cookies = answer.headers.get_all("Set-Cookie") or []
     session = [cookie for cookie in cookies if cookie.startswith("0xHIGHFLYxSOGo=")]
     assert answer.status == 200
-    assert session and all(f in session[0].lower() for f in ("secure", "httponly", "samesite=lax"))
-    token = [cookie for cookie in cookies if cookie.startswith("XSRF-TOKEN=")][0]
+    assert session
+    assert all(f in session[0].lower() for f in ("secure", "httponly", "samesite=lax"))
+    token = next(cookie for cookie in cookies if cookie.startswith("XSRF-TOKEN="))
     assert "secure" in token.lower()
     sent_back = "; ".join(cookie.partition(";")[0] for cookie in cookies)
     header = {**host, "Cookie": sent_back, "X-XSRF-TOKEN": token.partition("=")[2].partition(";")[0]}
@@ -166,7 +168,7 @@ def test_the_certificate_of_the_test_ca_is_served_on_every_port(stack: Stack):
             return False
 
     for port in (443, 993, 465):  # who serves it looks for a new one once a minute
-        until(lambda port=port: verified(port), 180)
+        until(partial(verified, port), 180)
 
 
 def test_the_web_server_sends_http_to_https_and_serves_the_policy(stack: Stack):

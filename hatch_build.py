@@ -42,8 +42,10 @@ CORE = (
     "guard/bans/*.py",
     "guard/report.py",
     "guard/state.py",
+    "guard/notices.py",
     "guard/judge.py",
     "guard/orders.py",
+    "guard/elsewhere.py",
     "guard/engine.py",
 )
 

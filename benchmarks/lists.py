@@ -92,7 +92,7 @@ def changed(guard: Engine, net: str) -> None:
     guard.deny(net, NOW)
     guard.undeny(net, NOW)
     guard.allow(net, NOW)
-    guard.disallow(net)
+    guard.disallow(net, 0.0)
     guard.ban(net, 60.0, NOW)
     guard.unban(net, NOW)
 

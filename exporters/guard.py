@@ -25,6 +25,7 @@ from guard.stats import Counter, Histogram, Labels, Stats
 FAMILIES: Final = ("ipv4", "ipv6")
 RULES: Final = ("brute_force", "bad_neighbourhood", "login_after_failures")
 BAN_RULES: Final = ("brute_force", "bad_neighbourhood", "manual", "deny")
+TOLD: Final = ("attempt", "ban", "allow", "deny")
 DRIFTS: Final = ("missing", "foreign", "timeout", "structure")
 TRACKED: Final = ("address", "session", "account")
 IGNORED: Final = ("trusted", "own", "allowed", "unjudged", "outage", "stale", "anomaly")
@@ -64,6 +65,7 @@ COUNTERS: Final = (
     _Family("findings", ("rule",), "What the rules found", _each(RULES)),
     _Family("bans", ("rule", "family"), "Bans decided", tuple(product(BAN_RULES, FAMILIES))),
     _Family("unbans", ("cause",), "Bans ended", _each(UNBAN_CAUSES)),
+    _Family("told", ("kind", "result"), "What other nodes of the fleet told: taken, or passed over (known, over, not for here)", tuple(product(TOLD, ("taken", "passed")))),
     _Family("ban_drift", ("kind",), "Differences between the bans wanted and those in the kernel", _each(DRIFTS)),
     _Family("evicted", ("kind",), "What was forgotten to make room", _each(TRACKED)),
     _Family("ignored", ("reason",), "What was seen and not held against a client", _each(IGNORED)),
@@ -77,6 +79,15 @@ class SourceState(NamedTuple):
     up: bool
     lag: float  # seconds since everything written was last read
     lost: int = 0  # how often something could not be delivered
+
+
+class FleetState(NamedTuple):
+    """This node's place in its fleet at this moment."""
+
+    up: bool
+    nodes: int  # that gave a sign of life lately
+    pending: int  # events that the server does not have yet
+    lost: int
 
 
 class Snapshot(NamedTuple):
@@ -93,6 +104,7 @@ class Snapshot(NamedTuple):
     firewall_up: bool
     reloaded: float  # seconds since the epoch
     reload_ok: bool
+    fleet: FleetState | None = None
 
 
 class GuardCollector(Collector):
@@ -151,6 +163,22 @@ class GuardCollector(Collector):
             ("reload_success", "Whether the latest configuration was taken", float(now.reload_ok)),
         ):
             yield GaugeMetricFamily(f"mailward_{name}", text, value=value)
+        if now.fleet is not None:
+            yield from _fleet(now.fleet)
+
+
+def _fleet(fleet: FleetState) -> Iterator[Metric]:
+    for name, text, value in (
+        ("up", "Whether the fleet's server is reached", float(fleet.up)),
+        ("nodes", "Nodes that gave a sign of life in the last 15 s, this one among them", fleet.nodes),
+        ("pending", "Events that the fleet's server does not have yet", fleet.pending),
+    ):
+        yield GaugeMetricFamily(f"mailward_fleet_{name}", text, value=value)
+    yield CounterMetricFamily(
+        "mailward_fleet_lost",
+        "Events of the fleet that did not get through: no room, or too late",
+        value=fleet.lost,
+    )
 
 
 def _counter(family: _Family, counter: Counter) -> Metric:

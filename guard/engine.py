@@ -8,8 +8,8 @@ from typing import Final
 
 from guard import report
 from guard.clock import Clock
+from guard.elsewhere import Elsewhere
 from guard.model import CANCELLED, REFUSED, UNJUDGED, Action, AuthEvent, Finding, Policy
-from guard.orders import Orders
 from guard.reader import KNOWN, NAMES, NEW, Reader, describe, when
 from guard.sessions import Sessions
 from guard.state import Keeper, Row
@@ -19,20 +19,22 @@ _NOTED: Final = frozenset((REFUSED, CANCELLED, UNJUDGED))
 _LONGEST: Final = 1 << 20  # bytes of a line; a longer one is dropped
 
 
-class Engine(Orders):
+class Engine(Elsewhere):
     """The guard without the world: no clock, no socket, no log call."""
 
     __slots__ = (
         "_first", "_halves", "_keeper", "_kinds", "_last", "_oversize", "_reader", "_relevant", "_sessions", "lines_read", "unparsed",
     )  # fmt: skip
 
-    def __init__(self, policy: Policy, *, clock: Clock, keep: bool = False) -> None:
-        """`keep`: remember what changed, for `changes`."""
+    def __init__(self, policy: Policy, *, clock: Clock, keep: bool = False, reports: bool = False) -> None:
+        """`keep`: remember what changed, for `changes`.  `reports`: there will be some, so that lines wait for theirs."""
         super().__init__(policy, Stats(), keep=keep)
         self._reader = Reader(clock, self.stats)
         self._sessions = Sessions(
             self.stats, max_sessions=policy.max_sessions, max_clients=policy.max_addresses, keep=keep
         )
+        if reports:
+            self._sessions.ledger.reporting()
         self._keeper = Keeper(self._sessions, self._tally, self._brute, self._bans, self.stats)
         self._halves: dict[str, bytes] = {}  # by source: the unfinished line
         self._oversize: dict[str, int] = {}  # by source: bytes dropped of a line that is too long
@@ -45,11 +47,14 @@ class Engine(Orders):
 
     # -- the stream ------------------------------------------------------------------------------------------------
 
-    def feed(self, source: str, data: bytes, now: float | None = None, label: str = "") -> list[Action]:
+    def feed(
+        self, source: str, data: bytes, now: float | None = None, label: str = "", *, reports: bool = False
+    ) -> list[Action]:
         """Take any piece of a source's bytes; return what is to be done.  The unfinished line is held.
 
         `now`: the wall clock, to which a daemon clamps the lines' times; None in replay.  `label`: the name of the
-        source in the metrics, where `source` is one of its files.
+        source in the metrics, where `source` is one of its files.  `reports`: its lines are Dovecot's auth policy
+        reports, which no line of a log can be.
         """
         half = self._halves.pop(source, b"")
         if source in self._oversize:
@@ -68,7 +73,7 @@ class Engine(Orders):
             self._oversize[source] = left
         elif left:
             self._halves[source] = data[end:]
-        return self._lines(source, data[:end], -1.0 if now is None else now, label or source)
+        return self._lines(source, data[:end], -1.0 if now is None else now, label or source, reports=reports)
 
     def pending(self, source: str) -> int:
         """Return how many bytes of an unfinished line were taken: a saved position stands that much before them."""
@@ -79,13 +84,17 @@ class Engine(Orders):
         self._halves.pop(source, None)
         self._oversize.pop(source, None)
 
-    def finish(self, source: str, now: float | None = None, label: str = "") -> list[Action]:
+    def finish(
+        self, source: str, now: float | None = None, label: str = "", *, reports: bool = False
+    ) -> list[Action]:
         """Take the end of the stream: an unfinished last line is a line."""
         half = self._halves.pop(source, b"")
         self._oversize.pop(source, None)
-        return self._lines(source, half, -1.0 if now is None else now, label or source) if half else []
+        if not half:
+            return []
+        return self._lines(source, half, -1.0 if now is None else now, label or source, reports=reports)
 
-    def _lines(self, source: str, data: bytes, now: float, label: str) -> list[Action]:
+    def _lines(self, source: str, data: bytes, now: float, label: str, *, reports: bool) -> list[Action]:
         done: list[Action] = []
         if not data:
             return done
@@ -96,7 +105,9 @@ class Engine(Orders):
         text = data.decode("utf-8", "surrogateescape")
         if "\r" in text:
             text = text.replace("\r\n", "\n").removesuffix("\r")
-        start, size = 0, len(text)
+        if reports:
+            self._reports(text, now, done)
+        start, size = 0, 0 if reports else len(text)
         while start < size:
             end = text.find("\n", start)
             if end < 0:
@@ -122,7 +133,19 @@ class Engine(Orders):
             self.stats.lines.add((label, service), n)
         return done
 
-    def _event(self, event: AuthEvent, source: str, done: list[Action]) -> None:
+    def _reports(self, text: str, now: float, done: list[Action]) -> None:
+        for line in text.split("\n"):
+            if not line:
+                continue
+            self.lines_read += 1
+            event = self._reader.report(line, now)
+            if event is None:
+                self.unparsed += 1
+                self._relevant += 1
+            else:
+                self._event(event, "", done, report=True)
+
+    def _event(self, event: AuthEvent, source: str, done: list[Action], *, report: bool = False) -> None:
         self._relevant += 1
         at = event.at
         if self._first < 0:
@@ -130,11 +153,15 @@ class Engine(Orders):
         if at > self._last:
             self._last = at
             self.newest = max(self.newest, at)
-        kind = event.kind
-        if kind in _NOTED:
-            self._kinds[kind] = self._kinds.get(kind, 0) + 1
-        self._sessions.feed(event, source)
         ledger = self._sessions.ledger
+        ledger.again = False
+        if report:
+            self._sessions.report(event)
+        else:
+            self._sessions.feed(event, source)
+        kind = event.kind
+        if kind in _NOTED and not ledger.again:
+            self._kinds[kind] = self._kinds.get(kind, 0) + 1
         if ledger.out or ledger.successes or ledger.moves:
             self._drain(done)
 
@@ -159,6 +186,8 @@ class Engine(Orders):
         for unban in self._bans.expire(now):
             self.stats.unbans.add(("expired",))
             done.append(unban)
+        if self.notices is not None:
+            self.notices.prune(now)
         return done
 
     # -- looking ---------------------------------------------------------------------------------------------------
@@ -178,7 +207,7 @@ class Engine(Orders):
 
     def tracked(self) -> dict[str, int]:
         """Return how much is remembered, by kind: the gauges `tracked`; brings `evicted` up to date."""
-        hosts = self._sessions.ledger.hosts.values()
+        hosts = [host for _, host in self._sessions.ledger.books()]
         evicted = self.stats.evicted.values
         evicted["address",] = self._tally.sources.evicted + self._brute.windows.evicted
         evicted["session",] = sum(host.sessions.evicted for host in hosts)
@@ -224,15 +253,16 @@ class Engine(Orders):
     def changes(self) -> list[Row]:
         """Return what changed since the last call, to be saved in one transaction with the sources' positions."""
         self._reader.flush()
-        return self._keeper.changes(
-            {
-                "kinds": self._kinds,
-                "lines": [self.lines_read, self._relevant, self.unparsed],
-                "period": [self._first, self._last, self._reader.last],
-                "findings": [list(finding) for finding in self.findings],
-                "lists": [sorted(self._allow), sorted(self._deny)],
-            }
-        )
+        own: dict[str, object] = {
+            "kinds": self._kinds,
+            "lines": [self.lines_read, self._relevant, self.unparsed],
+            "period": [self._first, self._last, self._reader.last],
+            "findings": [list(finding) for finding in self.findings],
+            "lists": [sorted(self._allow), sorted(self._deny)],
+        }
+        if self.notices is not None:
+            own["notices"] = self.notices.dump()
+        return self._keeper.changes(own)
 
     def restore(self, rows: Iterable[tuple[str, str, str]]) -> None:
         """Take a saved state into a fresh engine."""
@@ -243,4 +273,6 @@ class Engine(Orders):
         self.findings = [Finding(*values) for values in own.get("findings", [])]
         allow, deny = own.get("lists", [[], []])
         self._allow, self._deny = set(allow), set(deny)
+        if self.notices is not None and "notices" in own:
+            self.notices.load(own["notices"])
         self._relist()

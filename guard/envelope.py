@@ -7,6 +7,7 @@ r"""A line of bytes -> who wrote it, when, and where its text begins: the transp
 | RFC 5424 | `<22>1 2026-11-23T17:31:14.084075+00:00 mx postfix 412 - -  text` (rsyslog cuts the tag at the slash) |
 | journal | `{"__REALTIME_TIMESTAMP": "...", "SYSLOG_IDENTIFIER": "postfix/smtpd", "MESSAGE": "text"}` |
 | Docker | `{"log": "any other form\n", "stream": "stdout", "time": "..."}` (json-file driver) |
+| Docker's syslog driver | `Nov 23 17:31:14 host 213f1d8cdff8[3]: any other form`; with RFC 5424 the tag is MSGID too |
 | mailcow's list | `{"time": "1763900000", "program": "postfix/smtpd", "priority": "info", "message": "text"}` |
 | Dovecot's log_path | `Nov 23 17:32:29 imap-login: Info: text` (no host, no "dovecot:") |
 | SOGo's own file | `Nov 23 17:31:47 sogod [576]: text` |
@@ -40,6 +41,11 @@ _RFC5424: Final = re.compile(
 )
 _PRI: Final = re.compile(r"\A<\d{1,3}>(1 )?\Z", re.ASCII)
 _TAI64N: Final = re.compile(r"\A@([0-9a-f]{16})([0-9a-f]{8})\Z", re.ASCII)
+# Docker's syslog driver (daemon/logger/syslog) writes a container's line behind a header of its own, with its own pid; the
+# tag is the container's short id, or what `--log-opt tag=` says.  Which tags are containers nobody else can tell from
+# programs whose text begins as an attacker likes: these alone are, and in RFC 5424 those that stand in MSGID as well.
+_CONTAINER: Final = re.compile(r"\A([0-9a-f]{12}|docker/[\w./+-]{1,90}|postfix|dovecot|sogo)\Z", re.ASCII)
+_SERVICES: Final = {"postfix": (POSTFIX, SMTPD, POSTSCREEN), "dovecot": (DOVECOT,), "sogo": (SOGO,)}
 # Docker's and journald's JSON hold another line or a message; deeper nesting is nobody's log.
 _DEPTH: Final = 2
 
@@ -47,15 +53,18 @@ _DEPTH: Final = 2
 class Origin:
     """Who writes lines under one head."""
 
-    __slots__ = ("family", "host", "pid", "process", "tag", "whole")
+    __slots__ = ("carries", "family", "host", "pid", "process", "tag", "whole")
 
-    def __init__(self, host: str, tag: str, pid: str, family: int, *, whole: bool = False) -> None:
+    def __init__(
+        self, host: str, tag: str, pid: str, family: int, *, whole: bool = False, carries: bool = False
+    ) -> None:
         self.host = host
         self.tag = tag
         self.pid = pid
         self.process = tag + pid if pid else ""
         self.family = family
-        self.whole = whole  # the head is part of the text (Dovecot's own file)
+        self.whole = whole  # the head is part of the text (Dovecot's own file), or the text is another line
+        self.carries = carries  # the text is a container's line
 
 
 _NOBODY: Final = Origin("", "", "", BARE)
@@ -97,12 +106,12 @@ class Envelope:
     def open(self, line: str, depth: int = 0) -> bool:
         """Read the head of `line`; False when its program says nothing of logins.  Never raises."""
         if len(line) > 16 and line[15] == " " and line[3] == " " and line[6] == " " and line[12] == ":":
-            return self._headed(line, 16, line[:15])
+            return self._headed(line, 16, line[:15], depth)
         first = line[:1]
         if first.isdigit() and line[4:5] == "-" and line[7:8] == "-":
             end = line.find(" ", 19)
             if 0 < end <= 36 and (end > 19 or line[10:11] == " ") and _ISO.match(line[:end]):
-                return self._headed(line, end + 1, line[:end])
+                return self._headed(line, end + 1, line[:end], depth)
         elif first == "<":
             return self._prioritised(line, depth)
         elif first == "{" and depth < _DEPTH:
@@ -143,13 +152,15 @@ class Envelope:
         self.stamp = line[:15]
         self.at = -1.0
 
-    def _headed(self, line: str, start: int, stamp: str) -> bool:
+    def _headed(self, line: str, start: int, stamp: str, depth: int) -> bool:
         end = line.find(": ", start)
         head = line[start:end] if end > 0 else line[start:].rstrip(":")
         origin = self._heads.get(head)
         if origin is None:
             origin = self._introduce(head, line, start)
         if origin.whole:
+            if origin.carries and end > 0:
+                return self._carried(origin, line[end + 2 :], stamp, depth)
             return self._found(origin, line, start, stamp, -1.0)
         return self._found(origin, line, end + 2 if end > 0 else len(line), stamp, -1.0)
 
@@ -158,7 +169,15 @@ class Envelope:
         if match:
             origin = Origin(match[1] or "", "sogod", match[3], SOGO)
         elif match := _SYSLOG.match(head):
-            origin = Origin(match[1], match[2], match[3] or "", family_of(match[2]))
+            contained = match[3] is not None and _CONTAINER.match(match[2]) is not None
+            origin = Origin(
+                match[1],
+                match[2],
+                match[3] or "",
+                family_of(match[2]),
+                whole=contained,
+                carries=contained,
+            )
         elif _DOVECOT.match(line[start : start + 33]):
             return _DOVECOT_FILE  # its head may hold a user name: never remembered
         else:
@@ -198,7 +217,36 @@ class Envelope:
             start += 1
         while line[start : start + 1] in (" ", "\ufeff"):
             start += 1
+        if parts[5] == parts[3]:
+            return self._carried(origin, line[start:], parts[1], depth)
         return self._found(origin, line, start, parts[1], -1.0)
+
+    def _carried(self, container: Origin, text: str, stamp: str, depth: int) -> bool:
+        """Read a container's line.  The time is Docker's, which has a zone, or this host's; the container may have another.
+
+        A container that its tag says is one service's is no other's: SOGo writes the newlines of a user name raw.
+        """
+        if depth >= _DEPTH:
+            return self._found(_FOREIGN, text, 0, "", -1.0)
+        self.open(text, depth + 1)
+        self.stamp = stamp
+        self.at = -1.0
+        found = self.origin
+        named = [families for name, families in _SERVICES.items() if name in container.tag]
+        family = found.family
+        if (
+            family == BARE and container.family != IGNORED
+        ):  # no container: the daemon itself, which logs its pid
+            self.origin = container
+            return True
+        if family == BARE and len(named) == 1:
+            family = named[0][0]
+        elif family not in (BARE, IGNORED) and named and not any(family in families for families in named):
+            family = IGNORED
+        if not found.host or family != found.family:
+            host = found.host or f"{container.host}/{container.tag}"
+            self.origin = Origin(host, found.tag, found.pid, family)
+        return family != IGNORED
 
     def _json(self, line: str, depth: int) -> bool:
         try:

@@ -7,6 +7,7 @@ from typing import Final, cast
 from guard import addresses, bans, report
 from guard.bans import Bans
 from guard.model import Action, Attempt, Ban, Finding, Policy, Success, readable
+from guard.notices import REVOKED, Notices
 from guard.reader import when
 from guard.rules._window import Window
 from guard.rules.bad_neighbourhood import BadNeighbourhood
@@ -26,13 +27,14 @@ class Judge:
 
     __slots__ = (
         "_allow", "_bans", "_brute", "_deny", "_findings", "_logins", "_neighbourhood", "_newly_spared", "_policy", "_spared", "_tally",
-        "findings", "newest", "stats",
+        "findings", "newest", "notices", "stats",
     )  # fmt: skip
 
     def __init__(self, policy: Policy, stats: Stats, *, keep: bool) -> None:
         self.stats = stats
         self.newest = -1.0  # the newest time that any line or the wall clock has shown
         self.findings: list[Finding] = []
+        self.notices: Notices | None = None  # for the other nodes of a fleet; None where there are none
         self._policy = policy
         self._tally = Tally(policy.max_addresses, keep=keep)
         self._brute = BruteForce(policy, keep=keep)
@@ -86,10 +88,18 @@ class Judge:
             stats.ignored.add(("allowed",))
             return
         net = source.net
+        notices = self.notices
+        if notices is not None and (attempt.n < 0 or attempt.at > self.newest - self._policy.window):
+            notices.attempt(attempt.ip, attempt.at, attempt.n, attempt.line, self._policy.window)
         active = self._bans.covering(net, attempt.at)
         if attempt.n < 0:
+            if notices is not None:
+                notices.took_back(net, attempt.at)
             if not self._brute.take_back(net, attempt.at) and active is not None:
-                self._take_back(net, attempt.at, done)
+                fallen = self._take_back(net, attempt.at, done)
+                if notices is not None and fallen is not None:
+                    now = max(attempt.at, self.newest)
+                    notices.lift(fallen.net, now, fallen.until, REVOKED, inside=False)
             return
         if active is not None:
             self._bans.failed_again(active, attempt.at)
@@ -101,12 +111,21 @@ class Judge:
         if not self._brute.feed(net, window, attempt.at, attempt.line):
             return
         is_open = None if attempt.open < 0 else attempt.open == 1
-        times = [at for at, _ in window.attempts()]
+        self._impose(net, window, attempt.at, is_open, done)
+
+    def _impose(self, net: str, window: Window, at: float, is_open: bool | None, done: list[Action]) -> None:
+        """Ban a net for the attempts in its window."""
+        times = [time for time, _ in window.attempts()]
         lines = [readable(line) for _, line in window.attempts()]
-        ban = self._bans.impose(net, attempt.at, BruteForce.name, times, lines, is_open)
-        stats.findings.add((BruteForce.name,))
-        stats.bans.add((ban.rule, addresses.family(net)))
+        notices = self.notices
+        if notices is not None:
+            at = max(at, times[-1])  # the others' attempts come late: all nodes are to find the same end
+        ban = self._bans.impose(net, at, BruteForce.name, times, lines, is_open)
+        self.stats.findings.add((BruteForce.name,))
+        self.stats.bans.add((ban.rule, addresses.family(net)))
         done.append(ban)
+        if notices is not None and ban.until > self.newest:
+            notices.ban(ban, times, lines, self._bans.number(net))
         self._fold(ban, done)
 
     def _spare(self, ip: str) -> None:
@@ -114,16 +133,18 @@ class Judge:
             self._spared.add(ip)
             self._newly_spared.append(ip)
 
-    def _take_back(self, net: str, at: float, done: list[Action]) -> None:
+    def _take_back(self, net: str, at: float, done: list[Action]) -> Ban | None:
+        """Take back an attempt that a ban may rest on; return the ban if it falls."""
         now = max(at, self.newest)
         active = self._bans.covering(net, at)
         if active is None or not self._bans.stands(active, now) or not self._bans.take_back(active, at):
-            return
+            return None
         net = active.ban.net
         window = self._brute.window(net, at)
         for time, text in zip(active.times, active.lines, strict=True):
             self._brute.feed(net, window, time, text)
         self._revoke(net, now, done)
+        return active.ban
 
     def _revoke(self, net: str, now: float, done: list[Action]) -> None:
         """Lift a ban that should not have been, and the nets around it that are not bad without it."""
@@ -215,6 +236,18 @@ class Judge:
             "ban": None if active is None else report.active_values(active, net),
             "bans": 0 if offender is None else offender.bans,
         }  # fmt: skip
+
+    def standing(self, ip: str, now: float) -> int:
+        """Return -1 for a client address that is banned at `now`, else how many failures it has in the window."""
+        role, net = self._bans.role(ip)
+        if role != bans.CLIENT:
+            return 0
+        if self._bans.covering(net, now) is not None:
+            return -1
+        window = self._brute.windows.peek(net)
+        if window is None:
+            return 0
+        return sum(at > now - self._policy.window for at, _ in window.attempts())
 
     def active_bans(self) -> list[Ban]:
         """Return the bans in force."""

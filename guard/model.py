@@ -242,6 +242,17 @@ UNBAN_CAUSES: Final = ("expired", "manual", "allowed", "revoked", "folded")
 Action = Ban | Unban
 
 
+class Notice(NamedTuple):
+    """What the other nodes of a fleet are told: see guard/notices.py."""
+
+    net: str  # the address or net it is about
+    register: str  # "" for an attempt; else what it sets: "ban NET", "allow NET", "deny NET"
+    live: bool  # a register: in force, or lifted
+    at: float  # when it was decided
+    ends: float  # until when it matters
+    body: str  # JSON
+
+
 class Finding(NamedTuple):
     """What a rule has to tell the administrator."""
 

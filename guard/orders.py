@@ -7,6 +7,7 @@ import math
 from guard.judge import Judge
 from guard.model import Action, Policy
 from guard.nets import width
+from guard.notices import ALLOWED, MANUAL
 
 
 class Orders(Judge):
@@ -20,22 +21,54 @@ class Orders(Judge):
         if refusal is not None:
             raise ValueError(refusal)
         done: list[Action] = []
-        self._count(self._bans.by_hand(net, now, now + seconds, "manual"), done)
+        notices = self.notices
+        before = self._bans.active.get(net)
+        if notices is not None and before is not None and now + seconds < before.ban.until:
+            notices.lift(net, now, before.ban.until, MANUAL, inside=False)  # elsewhere the later end wins
+        if notices is not None:
+            now = notices.after(net, now)
+        self._count(self._bans.by_hand(net, now, now + seconds, MANUAL), done)
+        if notices is not None:
+            notices.ban(self._bans.active[net].ban, [], [], 0)
         return done
 
     def unban(self, net: str, now: float) -> list[Action]:
         """End the bans of a net, of every net inside it, and what a rule banned around it; [] when there were none."""
         around = [ban.net for ban in self._bans.collective_around(net, now)]
-        return self._lift(self._bans.inside(net) + around, now, "manual")
+        inside = self._bans.inside(net)
+        if self.notices is not None and inside + around:
+            found = [self._bans.active[other].ban for other in inside + around]
+            most = max([ban.until for ban in found])
+            now = max(
+                [now, *[ban.at for ban in found]]
+            )  # whose clock is ahead of ours has his ban lifted, too
+            for other in {net, *inside}:  # each is in force elsewhere under its own name
+                self.notices.lift(
+                    other, now, max(most, now + self._policy.ban_max), MANUAL, inside=other == net
+                )
+        return self._lift(inside + around, now, MANUAL)
 
     def allow(self, net: str, now: float) -> list[Action]:
         """Add a net to the allow list; the bans that touch it end at once."""
         self._allow.add(net)
         self._bans.allow(net)
-        return self._lift(self._bans.touching(net), now, "allowed")
+        nets = self._bans.touching(net)
+        notices = self.notices
+        if notices is not None:
+            notices.entry("allow", net, True, now)
+            for other in nets:
+                active = self._bans.active[other]
+                if not active.collective() and active.ban.rule != "deny":
+                    notices.lift(other, now, active.ban.until, ALLOWED, inside=False)
+        return self._lift(nets, now, ALLOWED)
 
-    def disallow(self, net: str) -> bool:
+    def disallow(self, net: str, now: float) -> bool:
         """Take a net that was added by hand from the allow list; whether it was there."""
+        if net in self._allow and self.notices is not None:
+            self.notices.entry("allow", net, False, now)
+        return self._allowed_no_more(net)
+
+    def _allowed_no_more(self, net: str) -> bool:
         there = net in self._allow
         self._allow.discard(net)
         if there and net not in self._policy.allow:
@@ -48,6 +81,8 @@ class Orders(Judge):
         if refusal is not None:
             raise ValueError(refusal)
         self._deny.add(net)
+        if self.notices is not None:
+            self.notices.entry("deny", net, True, now)
         done: list[Action] = []
         self._count(self._bans.by_hand(net, now, math.inf, "deny"), done)
         return done
@@ -57,7 +92,9 @@ class Orders(Judge):
         if net not in self._deny:
             return []
         self._deny.discard(net)
-        return [] if net in self._policy.deny else self._lift([net], now, "manual")
+        if self.notices is not None:
+            self.notices.entry("deny", net, False, now)
+        return [] if net in self._policy.deny else self._lift([net], now, MANUAL)
 
     def by_hand(self) -> dict[str, list[str]]:
         """Return what was added to the lists by hand."""
@@ -74,6 +111,8 @@ class Orders(Judge):
             return []
         if active.ban.rule not in ("manual", "deny"):
             self._bans.split(net)
+        if self.notices is not None:
+            self.notices.withdraw(net)
         self.stats.ignored.add((label,))
         done: list[Action] = []
         self._revoke(net, now, done)
@@ -106,9 +145,9 @@ class Orders(Judge):
         done = self._lift(
             [n for n, a in self._bans.active.items() if a.ban.rule == "deny" and n not in listed],
             now,
-            "manual",
+            MANUAL,
         )
-        done += self._lift([n for n in self._bans.active if self._bans.allows(n)], now, "allowed")
+        done += self._lift([n for n in self._bans.active if self._bans.allows(n)], now, ALLOWED)
         for net in sorted(listed):
             active = self._bans.active.get(net)
             # What else stands against it, whoever enforces it says so (`refuse`): not in silence, as here.

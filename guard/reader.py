@@ -13,8 +13,16 @@ from typing import Final
 from guard import scan
 from guard.clock import Clock
 from guard.envelope import Envelope
-from guard.model import IGNORED, SOGO, AuthEvent, Record, readable
-from guard.parsers import dovecot_auth, dovecot_login, mailcow_ui, postfix_postscreen, postfix_smtpd, sogo
+from guard.model import DOVECOT, IGNORED, SOGO, AuthEvent, Record, readable
+from guard.parsers import (
+    auth_policy,
+    dovecot_auth,
+    dovecot_login,
+    mailcow_ui,
+    postfix_postscreen,
+    postfix_smtpd,
+    sogo,
+)
 from guard.stats import Stats
 
 NAMES: Final = (
@@ -25,10 +33,12 @@ NAMES: Final = (
     postfix_postscreen.NAME,
     sogo.NAME,
     mailcow_ui.NAME,
+    auth_policy.NAME,
 )
 # By the family of guard.model; what has no head may be anybody's.
 _FAMILIES: Final = ("other", "postfix", "postfix", "postfix", "dovecot", "sogo", "other")
-_SERVICES: Final = ("", "dovecot", "dovecot", "postfix", "postfix", "sogo", "mailcow")
+_SERVICES: Final = ("", "dovecot", "dovecot", "postfix", "postfix", "sogo", "mailcow", "dovecot")
+_REPORT: Final = 7  # the place of auth_policy there: no line of a log leads to it
 # Two workers of SOGo that write at once put two records on one line.
 _MERGED: Final = re.compile(
     r"[A-Z][a-z]{2} [ 0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-6][0-9] sogod ?\[[0-9]{1,10}\]: ", re.ASCII
@@ -100,7 +110,7 @@ class Reader:
         if parser == scan.NONE:
             return None
         self.parser = parser
-        self.at = self._time(now)
+        self.at = self._time(self.clock.read(opened.stamp) if opened.stamp else opened.at, now)
         record = opened.record(self.at)
         if family == SOGO:
             merged = _MERGED.search(record.text)
@@ -119,6 +129,27 @@ class Reader:
         if self.unparsed:
             self.stats.unparsed.add((_SERVICES[parser],))
         return None
+
+    def report(self, line: str, now: float) -> AuthEvent | None:
+        """Return what a report of Dovecot's auth policy means; `line` is the time of its receipt, a blank, and the JSON.
+
+        Only a stream of reports is read so: a line of a log that looks like one is a line of a log.
+        """
+        stamp, _, text = line.partition(" ")
+        self.parser = _REPORT
+        self.stamped += 1
+        self._families[DOVECOT] += 1
+        self.at = self._time(self.clock.read(stamp), now)
+        event = auth_policy.parse(Record(self.at, "", "", "", text))
+        self.unparsed = event is None
+        self.rest = ""
+        if event is None:
+            self.stats.parse.add((NAMES[_REPORT], "unparsed"))
+            self.stats.unparsed.add((_SERVICES[_REPORT],))
+            return None
+        self._ok[_REPORT] += 1
+        event.line = readable(event.line)
+        return event
 
     def look(self, text: str, start: int, end: int) -> int:
         """Return NOTHING (then the line text[start:end] is counted, and need not be cut out), NEW or KNOWN."""
@@ -154,9 +185,7 @@ class Reader:
                 self.stats.parse.add((NAMES[parser], "ok"), n)
                 self._ok[parser] = 0
 
-    def _time(self, now: float) -> float:
-        opened = self._envelope
-        at = self.clock.read(opened.stamp) if opened.stamp else opened.at
+    def _time(self, at: float, now: float) -> float:
         if now < 0:
             if at < 0:
                 return self.last

@@ -24,13 +24,12 @@ from guard.tally import Source, Tally
 Row = tuple[str, str, str | None]
 
 _COUNTERS: Final = (
-    "auth_failures", "auth_revoked", "auth_successes", "auth_unjudged", "bans", "findings", "ignored", "lines", "parse", "unbans",
+    "auth_failures", "auth_revoked", "auth_successes", "auth_unjudged", "bans", "findings", "ignored", "lines", "parse", "told", "unbans",
     "unparsed", "witness_suppressed",
 )  # fmt: skip
 
 
-def _text(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
+_text: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Keeper:
@@ -53,7 +52,7 @@ class Keeper:
         ledger = self._sessions.ledger
         small: dict[tuple[str, str], Entry] = {}
         _changed(ledger.clients, rows)
-        for name, host in ledger.hosts.items():
+        for name, host in ledger.books():
             small["host", name] = host
             _changed(host.sessions, rows)
             _changed(host.smtpd, rows)
@@ -91,9 +90,9 @@ class Keeper:
             values = json.loads(text)
             kind, _, name = table.partition(" ")
             if kind == "session":
-                _restored(ledger.host(name).sessions, key, Session("", 0.0), values)
+                _restored(ledger.book(name).sessions, key, Session("", 0.0), values)
             elif kind == "smtpd":
-                _restored(ledger.host(name).smtpd, key, Smtpd(""), values)
+                _restored(ledger.book(name).smtpd, key, Smtpd(""), values)
             elif kind == "client":
                 _restored(ledger.clients, key, Client(), values)
             elif kind == "source":
@@ -125,7 +124,7 @@ class Keeper:
 
     def _host(self, name: str, values: list[Any]) -> None:
         ledger = self._sessions.ledger
-        host: Host = ledger.host(name)
+        host: Host = ledger.book(name)
         host.load(values)
         if host.has_postfix and host not in ledger.orphans:
             ledger.orphans.append(host)

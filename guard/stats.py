@@ -84,6 +84,7 @@ class Stats:
         "lines",
         "parse",
         "session_attempts",
+        "told",
         "tracked",
         "unbans",
         "unparsed",
@@ -105,6 +106,7 @@ class Stats:
         self.ban_drift = Counter()  # kind
         self.evicted = Counter()  # kind: address | session | account
         self.ignored = Counter()  # reason: trusted | own | allowed | unjudged | outage | stale | anomaly
+        self.told = Counter()  # kind: attempt | ban | allow | deny; result: taken | passed
         self.tracked: dict[str, int] = {}  # kind: address | session | account
         self.session_attempts: dict[str, Histogram] = {}  # service
         self.detection_seconds = Histogram(SECONDS_BUCKETS)

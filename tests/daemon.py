@@ -58,7 +58,11 @@ def failure(ip: str, user: str = "alice@example.org", at: float | None = None, s
 
 
 class Daemon:
-    """`mailward run` in `folder`; `within` is a command that runs it elsewhere, `rules` and `more` are TOML, `arguments` its own."""
+    """`mailward run` in `folder`.
+
+    `within` is a command that runs it elsewhere, `rules` and `more` are TOML, `source` more keys of the source's table,
+    `store` a URL in the place of a file in `folder`, `arguments` its own.
+    """
 
     def __init__(
         self,
@@ -68,6 +72,8 @@ class Daemon:
         backend: str = "none",
         rules: str = "",
         more: str = "",
+        source: str = "",
+        store: str = "",
         arguments: Sequence[str] = (),
     ) -> None:
         self.folder = folder
@@ -78,6 +84,8 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
         self._within = list(within)
         self._arguments = list(arguments)
+        self._source = source
+        self._store = store or f"sqlite://{folder}/state/state.db"
         self.log.touch()
         self.configure(
             f'[rules.brute_force]\n{rules}\n[firewall]\nbackend = "{backend}"\n[http]\nlisten = ""\n{more}'
@@ -86,8 +94,8 @@ class Daemon:
     def configure(self, text: str) -> None:
         """Write the configuration."""
         self.config.write_text(
-            f'[[source]]\ntype = "file"\nname = "mail"\npath = "{self.log}"\n{text}\n'
-            f'[store]\nurl = "sqlite://{self.folder}/state/state.db"\n[control]\nsocket = "{self.socket}"\n'
+            f'[[source]]\ntype = "file"\nname = "mail"\npath = "{self.log}"\n{self._source}\n{text}\n'
+            f'[store]\nurl = "{self._store}"\nfile = "{self.folder}/state/state.db"\n[control]\nsocket = "{self.socket}"\n'
         )
 
     def started(self) -> list[str]:
@@ -95,13 +103,17 @@ class Daemon:
         command = [sys.executable, "-P", "-m", "guard.cli", "run", "--config", str(self.config)]
         return [*self._within, *command, *self._arguments]
 
-    def start(self) -> None:
-        """Start it and wait until it reads."""
+    def launch(self) -> None:
+        """Start it."""
         with self.errors.open("ab") as errors:
             self.process = subprocess.Popen(
                 self.started(),
                 env=environment(), stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
             )  # fmt: skip
+
+    def start(self) -> None:
+        """Start it and wait until it reads."""
+        self.launch()
         self.until(lambda: self.ask("status")["ready"])
 
     def until(self, condition: Callable[[], object], patience: float | None = None) -> None:

@@ -3,7 +3,10 @@
 import datetime as dt
 import json
 import os
+import shutil
+import socket
 import string
+import subprocess
 import time
 import tomllib
 from pathlib import Path
@@ -13,11 +16,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from guard.config import Config, ConfigError, FileTable, Problem, find_sources, load
+from guard.config import (
+    AuthPolicyTable,
+    Config,
+    ConfigError,
+    DockerTable,
+    FileTable,
+    JournalTable,
+    Problem,
+    find_sources,
+    load,
+)
 from guard.config._lines import locate
 from guard.config._list_file import _quickly
+from guard.config._store_url import store_url
 from guard.config._values import NARROWEST, duration, net_to_deny
+from guard.fleet import FleetError
+from guard.fleet._address import parse
 from guard.model import Policy
+from tests.sources.journald import missing
 
 EXAMPLE = Path(__file__).parent.parent / "mailward.example.toml"
 
@@ -135,12 +152,104 @@ def test_sources_are_numbered_where_they_have_no_name(write):
     ]
 
 
+def test_source_docker_says_which_engine_and_which_containers(write, monkeypatch):
+    given = (
+        'url = "tcp://proxy:2375/", project = "mail", services = ["mta"], labels = ["a=b"], from = "start"'
+    )
+    table = f'source = [{{ type = "docker" }}, {{ type = "docker", {given}, name = "stack" }}]'
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    first, second = load(write(table)).source
+    assert isinstance(first, DockerTable)
+    assert isinstance(second, DockerTable)
+    assert (first.name, first.url, first.services) == ("docker1", "unix:///var/run/docker.sock", [])
+    assert (second.url, second.project, second.services) == ("tcp://proxy:2375", "mail", ["mta"])
+    assert (second.labels, second.start, second.name) == (["a=b"], "start", "stack")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://[::1]:2375")
+    first, second = load(write(table)).source
+    assert isinstance(first, DockerTable)
+    assert first.url == "tcp://[::1]:2375"
+    monkeypatch.setenv("DOCKER_HOST", "ssh://me@host")
+    with pytest.raises(
+        ConfigError, match=r"source\[1\].url: expected unix:///PATH or tcp://HOST:PORT in DOCKER_HOST"
+    ):
+        load(write(table))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("url", '"tcp://user:secret@proxy:2375"'),
+        ("url", '"https://proxy:2375"'),
+        ("url", '"unix://"'),
+        ("url", '"tcp://proxy:99999"'),
+        ("project", '"Mail/x"'),
+        ("services", '["a/b"]'),
+        ("labels", '["nothing"]'),
+        ("labels", '["a=b\\nc"]'),
+    ],
+)
+def test_source_docker_refuses_what_names_no_engine_or_container(write, key, value):
+    with pytest.raises(ConfigError, match=rf"source\[1\]\.{key}") as caught:
+        load(write(f'source = [{{ type = "docker", {key} = {value} }}]'))
+    assert "secret" not in str(caught.value)
+
+
+def test_source_docker_needs_its_package(write, monkeypatch):
+    config = load(write('source = [{ type = "docker" }]'))
+    assert config.unsupported() == []
+    monkeypatch.setattr("guard.config._extras.find_spec", lambda _: None)
+    (found,) = config.unsupported()
+    assert found.key == "source[1].type"
+    assert "pip install mailward[docker]" in found.expected
+
+
+def test_docker_is_found_where_no_log_is(tmp_path, monkeypatch):
+    there = tmp_path / "var/run/docker.sock"
+    there.parent.mkdir(parents=True)
+    monkeypatch.chdir(there.parent)  # a path longer than a socket's may be
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(there.name)
+        (found,) = find_sources(str(tmp_path))
+        assert isinstance(found, DockerTable)
+        assert (found.url, found.name) == (f"unix://{there}", "docker1")
+        monkeypatch.setattr("guard.config._extras.find_spec", lambda _: None)
+        with pytest.raises(ConfigError, match=r"docker.sock is there.*pip install mailward\[docker\]"):
+            find_sources(str(tmp_path))
+        (tmp_path / "var/log").mkdir()
+        (tmp_path / "var/log/mail.log").touch()
+        assert [source.type for source in find_sources(str(tmp_path))] == ["file"]
+
+
+def test_dovecots_policy_server(write):
+    [source] = load(write("[[source]]\ntype = 'auth_policy'")).sources()
+    assert isinstance(source, AuthPolicyTable)
+    assert (source.listen, source.key, source.delay) == ("127.0.0.1:4001", "", 0)
+    text = "[[source]]\ntype = 'auth_policy'\nlisten = '0.0.0.0:4001'\nkey = 'X-API-Key: hunter2'\ndelay = 5"
+    config = load(write(text))
+    [source] = config.sources()
+    assert isinstance(source, AuthPolicyTable)
+    assert (source.listen, source.key, source.delay) == ("0.0.0.0:4001", "X-API-Key: hunter2", 5)
+    assert "hunter2" not in repr(config)
+    assert config.unsupported() == []
+    for local in ("[::1]:4001", "localhost:4001", "127.0.0.9:4001", "unix:///run/mailward/p.sock"):
+        load(write(f"[[source]]\ntype = 'auth_policy'\nlisten = '{local}'"))
+
+
+def test_a_key_that_is_wrong_is_not_repeated(problems):
+    [(_, key, expected)] = problems('[[source]]\ntype = "auth_policy"\nkey = "hunter2\\u0001"')
+    assert key == "source[1].key"
+    assert "hunter2" not in expected
+
+
 def test_all_ports(write):
     assert load(write('firewall.ports = "all"')).firewall.ports == "all"
 
 
 def test_sources_are_found_where_mail_servers_write(tmp_path):
-    with pytest.raises(ConfigError, match=r"none of .*/var/log/mail.log, .*maillog, .*sogo.log is there"):
+    with pytest.raises(
+        ConfigError,
+        match=r"there is no journal, and none of .*/var/log/mail.log, .*maillog, .*sogo.log, .*docker.sock is there",
+    ):
         find_sources(str(tmp_path))
     log = tmp_path / "var/log"
     (log / "sogo").mkdir(parents=True)
@@ -151,6 +260,100 @@ def test_sources_are_found_where_mail_servers_write(tmp_path):
         ("file1", f"{log}/mail.log"),
         ("file2", f"{log}/sogo/sogo.log"),
     ]
+
+
+def journal(path: Path, unit: str, age: float) -> None:
+    """Write one entry of a unit, `age` seconds old, into a journal's file."""
+    remote = "/lib/systemd/systemd-journal-remote"
+    if shutil.which("journalctl") is None or not Path(remote).exists():
+        missing(
+            "NOT RUN: no journalctl or systemd-journal-remote here; apt-get install systemd systemd-journal-remote"
+        )
+    path.parent.mkdir(parents=True)
+    slice_ = "system-postfix.slice" if unit.startswith("postfix@") else "system.slice"
+    entry = (
+        f"__REALTIME_TIMESTAMP={int((time.time() - age) * 1e6)}\n__MONOTONIC_TIMESTAMP=1\n_BOOT_ID={'1' * 32}\n"
+        f"_SYSTEMD_UNIT={unit}\n_SYSTEMD_SLICE={slice_}\nMESSAGE=text\n\n"
+    )
+    subprocess.run([remote, "-o", str(path), "-"], input=entry.encode(), check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("place", ["var/log/journal", "run/log/journal"])
+@pytest.mark.parametrize(
+    ("unit", "days", "found"),
+    [
+        ("dovecot.service", 1, True),
+        ("postfix@-.service", 6, True),
+        ("postfix.service", 8, False),
+        ("cron.service", 0, False),
+    ],
+)
+def test_the_journal_goes_before_syslogs_files_where_mail_servers_wrote_there_lately(
+    tmp_path, place, unit, days, found
+):
+    journal(tmp_path / place / ("a" * 32) / "system.journal", unit, days * 86400)
+    log = tmp_path / "var/log"
+    (log / "sogo").mkdir(parents=True)
+    if not found:
+        with pytest.raises(
+            ConfigError, match=r"the journal has nothing of postfix\.service, .* of the last 7 days"
+        ):
+            find_sources(str(tmp_path))
+    for name in ("mail.log", "sogo/sogo.log"):
+        (log / name).touch()
+    first = JournalTable(type="journal", name="journal1", directory=str(tmp_path / place)) if found else None
+    mail, sogo = (FileTable(type="file", path=str(log / name)) for name in ("mail.log", "sogo/sogo.log"))
+    expected = [(first or mail).model_copy(update={"name": ""}), sogo]
+    assert [s.model_copy(update={"name": ""}) for s in find_sources(str(tmp_path))] == expected
+
+
+def test_without_journalctl_there_is_no_journal(tmp_path, monkeypatch):
+    (tmp_path / "var/log/journal/x").mkdir(parents=True)
+    (tmp_path / "var/log/journal/x/system.journal").touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="there is no journalctl to read the journal with, and none of"):
+        find_sources(str(tmp_path))
+
+
+def test_the_keys_of_a_journal(write):
+    [table] = load(
+        write("""
+        [[source]]
+        type = "journal"
+        units = ["postfix@mx*.service", "a-b.scope"]
+        tags = ["postfix/smtpd"]
+        any_user = true
+        directory = "/host/journal"
+        since = "2h"
+        """)
+    ).source
+    assert isinstance(table, JournalTable)
+    assert table.model_dump() == {
+        "name": "journal1", "type": "journal", "units": ["postfix@mx*.service", "a-b.scope"], "tags": ["postfix/smtpd"],
+        "any_user": True, "directory": "/host/journal", "start": "resume", "since": 7200.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "expected"),
+    [
+        ('units = ["dovecot"]', "source[1].units[1]", 'a unit, such as "dovecot.service", or a template'),
+        ('units = ["post*.service"]', "source[1].units[1]", "a unit, such as"),
+        ('units = ["a.service + _UID=0"]', "source[1].units[1]", "a unit, such as"),
+        ('tags = ["a b"]', "source[1].tags[1]", "a syslog tag"),
+        ("units = []", "source[1].tags", "a tag where `units` is empty"),
+        ('directory = "journal"', "source[1].directory", "an absolute path"),
+        ('from = "now"\nsince = "2h"', "source[1].since", 'no `since` unless from = "resume"'),
+        ('since = "soon"', "source[1].since", "a duration"),
+        ('[[source]]\ntype = "journal"\nname = "b"', "source[2].type", "one source a journal"),
+    ],
+)
+def test_mistakes_in_a_journal(write, text, key, expected):
+    with pytest.raises(ConfigError) as caught:
+        load(write(f'[[source]]\ntype = "journal"\nname = "a"\n{text}\n'))
+    [problem] = caught.value.problems
+    assert problem.key == key
+    assert expected in problem.expected
 
 
 # ------------------------------------------------------------------------------------------------ what is wrong
@@ -272,9 +475,59 @@ ports = []
         ('log.level = "loud"', "log.level", "one of 'debug', 'info', 'warning' or 'error'"),
         ('source = [{ type = "pigeon" }]', "source[1]", "one of 'file', 'stdin'"),
         ("source = [{ path = '/x' }]", "source[1]", "the key `type`"),
+        (
+            "source = [{ type = 'redis', mode = 'pop' }]",
+            "source[1].mode",
+            "one of 'channel', 'list' or 'stream'",
+        ),
+        (
+            "source = [{ type = 'redis', keys = [] }]",
+            "source[1].keys",
+            "the names of 1 to 64 lists, each once",
+        ),
+        ("source = [{ type = 'redis', keys = ['a', 'a'] }]", "source[1].keys", "each once"),
+        (
+            "source = [{ type = 'redis', mode = 'stream', stream = 'a b' }]",
+            "source[1].stream",
+            "a name of at most",
+        ),
+        (
+            "source = [{ type = 'redis', mode = 'channel', stream = 'X' }]",
+            "source[1].stream",
+            'nothing: it has no meaning with mode = "channel", only with stream',
+        ),
+        (
+            "source = [{ type = 'redis', mode = 'channel', from = 'start' }]",
+            "source[1].from",
+            "only with list and stream",
+        ),
+        ("source = [{ type = 'redis', mode = 'stream', pop = true }]", "source[1].pop", "only with list"),
+        ("source = [{ type = 'redis', group = 'x' }]", "source[1].group", "only with stream"),
         ("source = [{ type = 'file' }]", "source[1].path", "required"),
         ("source = [{ type = 'syslog' }]", "source[1].listen", "required"),
         ("source = [{ type = 'file', path = '' }]", "source[1].path", "not empty"),
+        ("source = [{ type = 'auth_policy', listen = '4001' }]", "source[1].listen", "127.0.0.1:4001"),
+        ("source = [{ type = 'auth_policy', listen = 'unix://x' }]", "source[1].listen", "unix:///"),
+        ("source = [{ type = 'auth_policy', listen = '' }]", "source[1].listen", "127.0.0.1:4001"),
+        (
+            "source = [{ type = 'auth_policy', listen = '0.0.0.0:4001' }]",
+            "source[1].key",
+            "a key, since others",
+        ),
+        ("source = [{ type = 'auth_policy', listen = '[::]:4001' }]", "source[1].key", "a key, since others"),
+        ("source = [{ type = 'auth_policy', listen = '192.0.2.1:4001' }]", "source[1].key", "a key, since"),
+        (
+            "source = [{ type = 'auth_policy', key = 'ü' }]",
+            "source[1].key",
+            "auth_policy_server_api_header",
+        ),
+        ("source = [{ type = 'auth_policy', delay = 61 }]", "source[1].delay", "0 (off)"),
+        ("source = [{ type = 'auth_policy', delay = true }]", "source[1].delay", "0 (off)"),
+        (
+            "source = [{ type = 'auth_policy' , name = 'a' }, { type = 'auth_policy', listen = '[::1]:1', name = 'a' }]",
+            "source[2].name",
+            "another name",
+        ),
         (
             "source = [{ type = 'file', path = '/x', from = 'end' }]",
             "source[1].from",
@@ -305,10 +558,123 @@ def test_each_mistake_says_what_was_expected(problems, text, key, expected):
     assert any(expected in what for _, where, what in found if where == key), found
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:secret@192.0.2.1:6379/0",
+        "rediss://user:secret@redis.example.org/1?ca=/etc/ca.pem",
+        "redis+sentinel://:secret@192.0.2.1:26379,192.0.2.2:26379/mymaster/0",
+        "redis+cluster://192.0.2.1:6379,192.0.2.2:6379",
+        "redis+unix:///run/redis/redis.sock",
+    ],
+)
+def test_a_shared_store_leaves_this_hosts_own_state_in_a_file(write, url):
+    config = load(write(f'[store]\nurl = "{url}"\nnode = "mx1"\nfile = "/srv/own.db"\n'))
+    assert (config.store.shared, config.store.own, config.store.node) == (True, "sqlite:///srv/own.db", "mx1")
+    assert config.unsupported() == []
+    alone = load(write('[store]\nurl = "sqlite:///srv/state.db"\n'))
+    assert (alone.store.shared, alone.store.own) == (False, "sqlite:///srv/state.db")
+
+
+@pytest.mark.parametrize(
+    ("url", "good"),
+    [
+        ("redis://127.0.0.1:6379/0", True),
+        ("redis://:secret@redis", True),
+        ("redis://user:secret@[::1]:6379/15", True),
+        ("rediss://redis.example.org?ca=/etc/ssl/redis.pem", True),
+        ("unix:///run/redis/redis.sock?db=2", True),
+        ("unix://user:secret@/run/redis/redis.sock", True),
+        ("http://secret", False),
+        ("redis://", False),
+        ("redis://secret:99999", False),
+        ("redis://secret:0", False),
+        ("redis://secret/db", False),
+        ("redis://secret?ca=/x", False),
+        ("redis://secret?db=1&db=2", False),
+        ("rediss://secret?ca=x", False),
+        ("rediss://secret?ssl_cert_reqs=none", False),
+        ("unix://secret", False),
+        ("redis+sentinel://secret", False),
+        ("redis://a secret", False),
+    ],
+)
+def test_the_address_of_a_redis_is_checked_and_never_repeated(write, problems, url, good):
+    text = f"source = [{{ type = 'redis', url = '{url}' }}]"
+    if good:
+        load(write(text))
+        return
+    [(line, key, expected)] = problems(text)
+    assert (line, key) == (1, "source[1].url")
+    assert expected.startswith("expected redis://")
+    assert "secret" not in expected
+
+
+def test_a_package_that_is_missing_is_told_with_its_remedy(write, monkeypatch):
+    config = load(write("source = [{ type = 'redis' }]"))
+    assert config.unsupported() == []
+    monkeypatch.setattr("guard.config._extras.find_spec", lambda _: None)
+    [problem] = config.unsupported()
+    assert (problem.key, problem.expected) == (
+        "source[1].type",
+        "needs the Python package redis, which is not installed: pip install mailward[redis]",
+    )
+
+
 def test_a_password_in_an_address_is_not_repeated(problems):
-    assert problems('store.url = "postgres://:hunter2@x"') == [
-        (1, "store.url", "expected sqlite:///PATH, redis://HOST, rediss://HOST or memory:")
-    ]
+    for url in (
+        "postgres://:hunter2@x",
+        "redis://:hunter2@",
+        "redis+sentinel://:hunter2@x:1",
+        "redis://hunter2@x",
+    ):
+        [(line, key, text)] = problems(f'store.url = "{url}"')
+        assert (line, key) == (1, "store.url")
+        assert text.startswith("expected sqlite:///PATH, memory:, redis://")
+        assert "hunter2" not in text
+
+
+STORES = """
+sqlite:///var/lib/mailward/state.db
+memory:
+redis://localhost
+redis://mx:se%40cret@10.0.0.1:6380/3
+redis://:hunter2@[2001:db8::1]:6379/
+rediss://:hunter2@redis.example.org?ca=/etc/ssl/own.pem
+rediss://redis.example.org/1?insecure=yes
+redis+unix:///run/redis/redis.sock
+redis+unix://mailward:hunter2@/run/redis/redis.sock?db=2
+redis+sentinel://s1,s2:26380,[2001:db8::2]:26379/mymaster/1
+redis+sentinel://u:hunter2@s1/mymaster?sentinel_password=other
+rediss+sentinel://s1/mymaster?ca=/x.pem&sentinel_password=other
+redis+cluster://:hunter2@c1:7000,c2:7001,c3
+rediss+cluster://c1/?ca=/x.pem
+""".split()
+NO_STORES = """
+redis: redis:// redis:/// redis://h:0 redis://h:65536 redis://h:x redis://h/x redis://h/1/2 redis://h,i redis://u@h redis://:p@s@h
+redis://h?ca=/x redis://h?db=1 redis://h#x rediss://h?ca=x.pem rediss://h?insecure=maybe rediss://h?verify=no redis+unix://
+redis+unix://host/x redis+unix:///s?db=x redis+sentinel://h redis+sentinel://h/ redis+sentinel://h,,i/m redis+sentinel:///m
+redis+cluster:// redis+cluster://h/1 redis+cluster://h,i:70000 redis+tls://h http://h sqlite:// redis://[::1 redis://[x]:1
+rediss+unix:///s rediss+sentinel://h/m?sentinel_password= redis+sentinel://h/m?ca=/x
+""".split()
+
+
+@pytest.mark.parametrize("url", STORES)
+def test_a_store(url):
+    assert store_url(url) == url
+    if url.startswith("redis"):
+        address = parse(url)  # what is accepted here, the fleet can use
+        assert "hunter2" not in str(address)
+        assert "cret" not in str(address)
+
+
+@pytest.mark.parametrize("url", [*NO_STORES, "redis://h /1", "redis://h\n", "", 7])
+def test_no_store(url):
+    with pytest.raises(ValueError, match="sqlite:///PATH"):
+        store_url(url)
+    if isinstance(url, str):
+        with pytest.raises(FleetError, match="expected redis://"):
+            parse(url)
 
 
 @pytest.mark.parametrize(
@@ -340,29 +706,54 @@ def test_a_problem_is_one_line_of_text():
     assert str(Problem("/etc/x.toml", 0, "", "expected c")) == "/etc/x.toml: expected c"
 
 
+@pytest.mark.parametrize(("keys", "key"), [
+    ('listen = "udp://127.0.0.1:5514"', None),
+    ('listen = ["tcp://[::1]:514", "udp://127.0.0.53:1", "unix:///run/mailward/log", "unix-stream:///run/a"]', None),
+    ('listen = "tcp://192.0.2.1:5514"\nfrom_nets = ["192.0.2.0/24", "2001:db8::7"]\nconnections = 9\nmode = "666"', None),
+    ('listen = "tls://0.0.0.0:6514"\ncertificate = "/c"\nkey = "/k"\nclient_ca = "/a"', None),
+    ('listen = "tls://[::]:6514"\ncertificate = "/c"\nkey = "/k"\nfrom_nets = ["192.0.2.7"]', None),
+    *((f"listen = {listen}", "listen") for listen in (
+        '"udp://127.0.0.1"', '"udp://127.0.0.1:0"', '"udp://127.0.0.1:65536"', '"udp://localhost:5514"', '"udp://::1:5514"',
+        '"udp://[127.0.0.1]:5514"', '"udp://127.0.0.256:5514"', '"udp://[fe80::1%eth0]:5514"', '"http://127.0.0.1:5514"', '"127.0.0.1:5514"',
+        '"unix://run/log"', '"unix:///run/a b"', f'"unix:///{"x" * 107}"', '""', "[]", "7", '["udp://127.0.0.1:1", 7]',
+        '["udp://127.0.0.1:1", "udp://127.0.0.1:1"]',
+    )),
+    # whoever can send lines can have anybody banned: who may is said
+    ('listen = "udp://0.0.0.0:5514"', "from_nets"),
+    ('listen = "tcp://[::]:5514"', "from_nets"),
+    ('listen = "tcp://192.0.2.1:5514"', "from_nets"),
+    ('listen = ["udp://127.0.0.1:5514", "udp://[2001:db8::1]:5514"]', "from_nets"),
+    ('listen = "udp://0.0.0.0:5514"\nfrom_nets = ["192.0.2.7", "0.0.0.0/0"]', "from_nets"),
+    ('listen = "tls://0.0.0.0:6514"\ncertificate = "/c"\nkey = "/k"', "from_nets"),
+    ('listen = ["tls://0.0.0.0:6514", "tcp://0.0.0.0:5514"]\ncertificate = "/c"\nkey = "/k"\nclient_ca = "/a"', "from_nets"),
+    ('listen = "tls://127.0.0.1:6514"\nkey = "/k"', "certificate"),
+    ('listen = "tls://127.0.0.1:6514"\ncertificate = "/c"', "key"),
+    ('listen = "tcp://127.0.0.1:6514"\ncertificate = "/c"', "certificate"),
+    ('listen = "tcp://127.0.0.1:6514"\nclient_ca = "/c"', "client_ca"),
+    ('listen = "unix:///run/log"\nmode = "0999"', "mode"),
+    ('listen = "unix:///run/log"\nmode = 432', "mode"),
+    ('listen = "unix:///run/log"\nconnections = 0', "connections"),
+])  # fmt: skip
+def test_who_may_send_to_a_syslog_listener_is_said(write, problems, keys, key):
+    text = f'[[source]]\ntype = "syslog"\n{keys}\n'
+    if key is None:
+        assert not load(write(text)).unsupported()
+    else:
+        assert [found[1] for found in problems(text)] == [f"source[1].{key}"]
+
+
+def test_two_syslog_sources_share_no_address(problems):
+    both = '[[source]]\ntype = "syslog"\nlisten = ["unix:///run/a", "udp://127.0.0.1:1"]\n[[source]]\ntype = "syslog"\n'
+    [(line, key, expected)] = problems(both + 'listen = "udp://127.0.0.1:1"\n')
+    assert (line, key) == (6, "source[2].listen")
+    assert "another listen than source[1] has" in expected
+
+
 def test_what_this_release_does_not_have_is_valid_and_named(write):
-    path = write("""
-[[source]]
-type = "file"
-path = "/var/log/mail.log"
-[[source]]
-type = "syslog"
-listen = "udp://127.0.0.1:5514"
-[[source]]
-type = "journal"
-[firewall]
-backend = "iptables"
-[store]
-url = "redis://:hunter2@localhost:6379/0"
-""")
-    found = load(path).unsupported()
-    assert [(p.file, p.line, p.key) for p in found] == [
-        (str(path), 6, "source[2].type"),
-        (str(path), 9, "source[3].type"),
-        (str(path), 13, "store.url"),
-    ]
-    assert all("not in this release" in p.expected for p in found)
-    assert not any("hunter2" in p.expected for p in found)
+    path = write('[geo]\ndatabase = "/srv/geo.mmdb"\n')
+    [found] = load(path).unsupported()
+    assert (found.file, found.line, found.key) == (str(path), 2, "geo.database")
+    assert "not in this release" in found.expected
     assert load(EXAMPLE).unsupported() == []
 
 

@@ -61,6 +61,10 @@ POSTFIX_FORMS = {
     "Docker, bare": docker(SASL),
     "Docker, RFC 3164": docker(f"Nov 23 17:31:14 mx postfix/smtpd[412]: {SASL}"),
     "Docker, ISO": docker(f"2026-11-23T17:31:14+00:00 mx postfix/smtpd[412]: {SASL}", time="2026-11-23T17:31:15Z"),
+    "Docker's syslog driver": f"Nov 23 17:31:14 vm 213f1d8cdff8[3]: Nov 23 15:02:03 mx postfix/smtpd[412]: {SASL}",
+    "Docker's syslog driver, a tag": f"<30>Nov 23 17:31:14 vm docker/mail[3]: Nov 23 15:02:03 mx postfix/smtpd[412]: {SASL}",
+    "Docker's syslog driver, a service's tag": f"Nov 23 17:31:14 vm postfix[3]: 2026-11-23T15:02:03Z mx postfix/smtpd[412]: {SASL}",
+    "Docker's syslog driver, RFC 5424": f"<30>1 2026-11-23T17:31:14.000000Z vm any_name-1 3 any_name-1 - Nov 23 15:02:03 mx postfix/smtpd[412]: {SASL}",
     "mailcow's list": mailcow("postfix/smtpd", SASL),
     "TAI64N": f"@400000006b04786c00000000 postfix/smtpd[412]: {SASL}",
     "bare": SASL,
@@ -74,6 +78,9 @@ DOVECOT_FORMS = {
     "log_path with ISO time": f"2026-11-23 17:31:14 {AUTH.replace('auth: ', 'auth: Info: ', 1)}",
     "journal": journal("dovecot", AUTH),
     "Docker": docker(f"Nov 23 17:31:14 {AUTH.replace('auth: ', 'auth: Info: ', 1)}"),
+    "Docker's syslog driver": f"Nov 23 17:31:14 vm 213f1d8cdff8[3]: Nov 23 15:02:03 {AUTH.replace('auth: ', 'auth: Info: ', 1)}",
+    "Docker's syslog driver, a tag, no stamp": f"Nov 23 17:31:14 vm docker/dovecot[3]: {AUTH.replace('auth: ', 'auth: Info: ', 1)}",
+    "Docker's syslog driver, RFC 5424": f"<30>1 2026-11-23T17:31:14Z vm dovecot 3 dovecot - Nov 23 15:02:03 {AUTH.replace('auth: ', 'auth: Info: ', 1)}",
     "mailcow's list": mailcow("dovecot", AUTH),
     "TAI64N": f"@400000006b04786c00000000 dovecot: {AUTH}",
     "bare": AUTH,
@@ -90,6 +97,8 @@ SOGO_FORMS = {
     "ISO": f"2026-11-23T17:31:14+00:00 mx sogod [576]: {PAGE}",
     "RFC 5424": f"<22>1 2026-11-23T17:31:14+00:00 mx sogod 576 - - {PAGE}",
     "Docker": docker(f"Nov 23 17:31:14 sogod [576]: {PAGE}"),
+    "Docker's syslog driver": f"Nov 23 17:31:14 vm 213f1d8cdff8[3]: Nov 23 15:02:03 sogod [576]: {PAGE}",
+    "Docker's syslog driver, a tag": f"Nov 23 17:31:14 vm docker/sogo-mailcow_1[3]: Nov 23 15:02:03 sogod [576]: {PAGE}",
     "mailcow's list": mailcow("sogod", f"[576]: {PAGE}"),
     "bare": f"[576]: {PAGE}",
 }
@@ -149,6 +158,18 @@ def test_the_head_says_who_wrote(name, host, tag, pid, family):
     assert opened.record(1.0).text == SASL
 
 
+def test_a_container_is_a_host_where_its_line_names_none():
+    for line, host in (
+        (POSTFIX_FORMS["Docker's syslog driver"], "mx"),
+        (DOVECOT_FORMS["Docker's syslog driver"], "vm/213f1d8cdff8"),
+        (SOGO_FORMS["Docker's syslog driver, a tag"], "vm/docker/sogo-mailcow_1"),
+        (DOVECOT_FORMS["with a pid"], "mx"),
+    ):
+        event = read(line)
+        assert event is not None
+        assert event.host == host
+
+
 def test_files_of_the_daemons_own_are_known_by_their_form():
     opened = Envelope()
     assert opened.open(SOGO_FORMS["sogo.log"])
@@ -168,6 +189,17 @@ def test_files_of_the_daemons_own_are_known_by_their_form():
     json.dumps([SASL]),
     docker(docker(docker(SASL))),
     f"<22>{'<22>' * 9}{SASL}",
+    # only what is known to be a container carries another's line: many programs' texts begin as somebody likes
+    f"Nov 23 17:31:14 vm myapp[3]: {POSTFIX_FORMS['RFC 3164']}",
+    f"Nov 23 17:31:14 vm docker[3]: {POSTFIX_FORMS['RFC 3164']}",
+    f"Nov 23 17:31:14 vm 213f1d8cdff8: {POSTFIX_FORMS['RFC 3164']}",
+    f"<30>1 2026-11-23T17:31:14Z vm myapp 3 - - {POSTFIX_FORMS['RFC 3164']}",
+    f"<30>1 2026-11-23T17:31:14Z vm myapp 3 other - {POSTFIX_FORMS['RFC 3164']}",
+    # a user name of SOGo may hold newlines and what follows them: its container is nobody else's
+    f"Nov 23 17:31:14 vm docker/sogo-mailcow_1[3]: {POSTFIX_FORMS['RFC 3164']}",
+    f"<30>1 2026-11-23T17:31:14Z vm mail-sogo-1 3 mail-sogo-1 - {SASL}",
+    f"Nov 23 17:31:14 vm dovecot[3]: {POSTFIX_FORMS['RFC 3164']}",
+    f"Nov 23 17:31:14 vm 213f1d8cdff8[3]: Nov 23 17:31:14 vm 213f1d8cdff8[3]: Nov 23 17:31:14 vm 213f1d8cdff8[3]: {SASL}",
 ])  # fmt: skip
 def test_other_programs_are_left_alone(line):
     assert read(line) is None

@@ -3,7 +3,7 @@
 ```
 sources -> queue -> engine -> enforcer (one thread) -> kernel
                       |-> keeper (one thread) -> store, about every second
-control socket, HTTP, signals, systemd: beside it, in the same loop
+control socket, HTTP, fleet, signals, systemd: beside it, in the same loop
 ```
 The engine is called from the loop alone, in slices of at most 256 KiB; nothing else in the loop takes time.
 """
@@ -23,8 +23,10 @@ from typing import Final
 
 from guard import http, log
 from guard.app import _place, _privilege
+from guard.app._checkpoints import Checkpoints
 from guard.app._closer import Closer
 from guard.app._enforcer import Enforcer
+from guard.app._fleet import FLEET_TABLES, fleet_of
 from guard.app._intake import Intake
 from guard.app._keeper import Keeper
 from guard.app._lists import Lists
@@ -37,7 +39,7 @@ from guard.app._routes import routes
 from guard.app._systemd import notify, watchdog_seconds
 from guard.app._view import View
 from guard.clock import Clock
-from guard.config import Config, ConfigError
+from guard.config import AuthPolicyTable, Config, ConfigError
 from guard.control import ControlError
 from guard.control.server import ControlServer
 from guard.engine import Engine
@@ -46,16 +48,14 @@ from guard.firewall.protected import Protected
 from guard.firewall.ssh_sessions import SshSessions
 from guard.log import logger
 from guard.model import Action, Policy
-from guard.store import Store, StoreError, open_store
+from guard.store import StoreError
 
 __all__ = ["CannotRunError", "run"]
 
 TICK: Final = 0.25  # seconds
-CHECKPOINT: Final = 1.0
-SLICE: Final = 0.2  # between two checkpoints while there is so much to save that asking for it takes time
-SLOW: Final = 0.03
+PARTING: Final = 6.0  # the most that what the sources still deliver may take when we stop
 REFRESH: Final = 60.0  # what is protected on this host
-_OWN_TABLES: Final = (REASON_TABLE, NAME_TABLE)  # rows of the state that are not the engine's
+_OWN_TABLES: Final = (REASON_TABLE, NAME_TABLE, *FLEET_TABLES)  # rows of the state that are not the engine's
 _AT_START_ONLY: Final = ("source", "firewall", "store", "http", "control", "limits")
 
 
@@ -82,12 +82,13 @@ class Daemon:
             self._handle_signals()
             async with asyncio.TaskGroup() as group:
                 self._tasks += [group.create_task(work) for work in self._work()]
-                self._tasks.append(group.create_task(self._read()))
+                reading = group.create_task(self._read())
                 notify(f"READY=1\nMAINPID={os.getpid()}")
                 sources = [source.name for source in self._intake.sources]
                 logger().info("guarding", sources=sources, firewall=self._enforcer.backend)
                 await self._stop.wait()
                 notify("STOPPING=1")
+                await self._part(reading)
                 for task in self._tasks:
                     task.cancel()
         logger().info("stopped: bans stay in force until their end")
@@ -102,11 +103,11 @@ class Daemon:
             logger().warning(
                 'ONLY OBSERVING: firewall.backend = "none", decisions are shown and NOBODY IS BANNED'
             )
-        descriptor = _place.lock(config.store.url)
+        descriptor = _place.lock(config.store.own)
         if descriptor is not None:
             stack.callback(os.close, descriptor)
-        self._secret = _place.secret_of(config.store.url)
-        store = _opened(config.store.url)
+        self._secret = _place.secret_of(config.store.own)
+        store = _place.opened(config.store.own)
         self._keeper = Keeper(store)
         stack.push_async_callback(self._keeper.close)
         state = store.load()
@@ -116,7 +117,10 @@ class Daemon:
         policy = await self._policy(config)
         clock = Clock(year=None, zone=_place.local_zone(), now=time.time(), live=True)
         without = policy._replace(allow=(), deny=())  # long lists are taken once, by `_configure`
-        self._engine = engine = Engine(without, clock=clock, keep=True)
+        reports = any(isinstance(table, AuthPolicyTable) for table in config.source)
+        self._engine = engine = Engine(without, clock=clock, keep=True, reports=reports)
+        if config.store.shared:
+            engine.share()
         engine.restore(row for row in state.rows if row[0] not in _OWN_TABLES)
         self._enforcer = Enforcer(
             firewall,
@@ -133,16 +137,24 @@ class Daemon:
         self._configure(policy)
         self._pipeline.tick(time.time())
         try:
+            if store.trouble:
+                await self._adopt(reasons)
             await self._enforcer.open()
         except FirewallError as error:
             raise CannotRunError(REFUSED, str(error)) from None
         stack.push_async_callback(self._enforcer.close)
-        self._intake = Intake(config.sources(), state.positions, self._pipeline)
-        self._view = View(engine, self._enforcer, self._keeper, self._intake.sources, config.store.url)
+        self._intake = Intake(config.sources(), state.positions, self._pipeline, self._standing)
+        sources = self._intake.sources
+        rows = [row for row in state.rows if row[0] in FLEET_TABLES]
+        self._fleet = fleet_of(config, self._pipeline, rows, sources)
+        self._view = View(engine, self._enforcer, self._keeper, sources, config.store.own, self._fleet)
+        self._keeper.saved = self._intake.saved
         self._requests = Requests(
-            self._pipeline, self._enforcer, self._view, reasons, self._lists, self._reassert
+            self._pipeline, self._enforcer, self._view, reasons, self._lists, self._reassert, self._fleet
         )
-        stack.callback(self._checkpoint)
+        self._checkpoints = Checkpoints(self._pipeline, self._keeper, self._view.sample, self._fleet)
+        self._checkpoints.others += [self._requests.unsaved, self._lists.names.unsaved]
+        stack.callback(self._checkpoints.take)
         control = ControlServer(config.control.socket, self._requests.handle)
         await control.open()
         stack.push_async_callback(control.close)
@@ -151,6 +163,27 @@ class Daemon:
                 config.http.listen, routes(engine.stats, self._view), config.http.token
             )
             stack.callback(server.close)
+
+    def _standing(self, ip: str) -> int:
+        """Return what Dovecot is told of an address; where nobody is banned, that nobody is."""
+        return 0 if self._enforcer.backend == "none" else self._engine.standing(ip, time.time())
+
+    async def _part(self, reading: asyncio.Task[None]) -> None:
+        """End the sources first, and take what they still deliver: some of it cannot be read again."""
+        reading.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PARTING):
+                await asyncio.wait([reading])
+                await self._pipeline.queue.join()
+
+    async def _adopt(self, reasons: dict[str, str]) -> None:
+        """Want again what the kernel still holds, as bans by hand: the state that knew what they rest on is lost."""
+        now, known = time.time(), {ban.net for ban in self._engine.active_bans()}
+        for net, seconds in await self._enforcer.found():
+            if net not in known:
+                with contextlib.suppress(ValueError):  # it may not be banned: now it is a stranger's
+                    self._pipeline.act(self._engine.ban(net, seconds, now, force=True))
+                    reasons[net] = "in force when the state was lost"
 
     # -- configuration ---------------------------------------------------------------------------------------------
 
@@ -230,9 +263,11 @@ class Daemon:
             enforcer.keep(),
             self._keeper.run(),
         ]
-        work += [self._ticks(), self._heartbeat(), self._checkpoints(), self._reloads(), self._refresh()]
+        work += [self._ticks(), self._heartbeat(), self._checkpoints.run(), self._reloads(), self._refresh()]
         if self._config.firewall.close_sockets and self._enforcer.backend != "none":
             work.append(self._closer.run())
+        if self._fleet is not None:
+            work.append(self._fleet.run())
         return [*work, self._lists.run(self._relist)]
 
     async def _ticks(self) -> None:
@@ -251,25 +286,6 @@ class Daemon:
             notify("WATCHDOG=1")
             await asyncio.sleep(pause)
 
-    async def _checkpoints(self) -> None:
-        pause = CHECKPOINT
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._pipeline.fresh.wait()
-            self._pipeline.fresh.clear()
-            self._view.sample()
-            began = time.monotonic()
-            self._checkpoint()
-            pause = CHECKPOINT if time.monotonic() - began < SLOW else SLICE
-
-    def _checkpoint(self) -> None:
-        checkpoint = self._pipeline.checkpoint()
-        for unsaved in (self._requests.unsaved, self._lists.names.unsaved):
-            checkpoint.rows.extend(unsaved)
-            unsaved.clear()
-        self._keeper.take(checkpoint)
-
     async def _read(self) -> None:
         """Read the sources; when all have ended, stop."""
         await self._intake.run()
@@ -282,16 +298,6 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-
-
-def _opened(url: str) -> Store:
-    try:
-        store = open_store(url)
-    except StoreError as error:
-        raise CannotRunError(REFUSED, str(error)) from None
-    if store.trouble:
-        logger().error("the state was damaged", reason=store.trouble)
-    return store
 
 
 def run(load: Callable[[], Config], user: str | None = None) -> None:

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 from guard.app._held import Held
 from guard.app._suspicion import Suspicion
-from guard.firewall import Drift, Drops, Firewall, FirewallError, Refused
+from guard.firewall import Drift, Drops, Element, Firewall, FirewallError, Refused
 from guard.firewall.monitor import own_thread
 from guard.log import logger
 from guard.model import Action, Ban
@@ -115,6 +115,11 @@ class Enforcer:
     async def answer(self) -> None:
         """Wait until the firewall's thread has done what it is at."""
         await self._in_thread(lambda: None)
+
+    async def found(self) -> list[Element]:
+        """Open the firewall and return what the kernel holds before anything is decided.  Raises FirewallError."""
+        await self._in_thread(self._firewall.open)
+        return await self._in_thread(self._firewall.banned)
 
     async def open(self) -> Drift:
         """Open the firewall, end what waits to be ended and bring every active ban back.  Raises FirewallError."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from guard.app._pipeline import Pipeline
 from guard.app._sources import source_of
 from guard.config import AnySource
 from guard.log import logger
-from guard.sources import Source
+from guard.sources import Keeping, Source
+from guard.sources.auth_policy import Standing
 
 RESTART: Final = 30.0  # the longest wait before a source that failed is made again
 
@@ -19,8 +20,11 @@ RESTART: Final = 30.0  # the longest wait before a source that failed is made ag
 class Intake:
     """Owns the sources that `tables` describe; `positions` are where they stood when the state was saved."""
 
-    def __init__(self, tables: Sequence[AnySource], positions: dict[str, str], pipeline: Pipeline) -> None:
-        self.sources: list[Source] = [source_of(table, positions) for table in tables]
+    def __init__(
+        self, tables: Sequence[AnySource], positions: dict[str, str], pipeline: Pipeline, standing: Standing
+    ) -> None:
+        self.sources: list[Source] = [source_of(table, positions, standing) for table in tables]
+        self._standing = standing
         self._tables = tables
         self._pipeline = pipeline
 
@@ -31,6 +35,12 @@ class Intake:
                 group.create_task(self._read(n))
         await self._pipeline.queue.join()
         logger().warning("every source has ended")
+
+    def saved(self, positions: Mapping[str, str | None]) -> None:
+        """Tell the sources that care which positions are safe in the store."""
+        for source in self.sources:
+            if isinstance(source, Keeping):
+                source.saved(positions)
 
     async def _read(self, n: int) -> None:
         """Read one source to its end; one that fails is told, and made again where it stopped."""
@@ -46,4 +56,4 @@ class Intake:
             pause = 1.0 if time.monotonic() - began > RESTART else min(pause * 2, RESTART)
             await asyncio.sleep(pause)
             await self._pipeline.queue.join()  # what is under way belongs to the positions
-            self.sources[n] = source_of(self._tables[n], self._pipeline.positions())
+            self.sources[n] = source_of(self._tables[n], self._pipeline.positions(), self._standing)

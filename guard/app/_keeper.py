@@ -7,6 +7,7 @@ in small slices however long the store takes, and memory is bounded by what the 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -23,15 +24,21 @@ class Keeper:
 
     def __init__(self, store: Store) -> None:
         self.trouble = ""  # why the state is not saved, in words
+        self.saved: Callable[[Mapping[str, str | None]], None] = lambda _: (
+            None
+        )  # takes positions that are safe
         self._store = store
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._rows: dict[tuple[str, str], str | None] = {}
         self._positions: dict[str, str | None] = {}
         self._actions: list[Action] = []
+        self._told: list[Callable[[], None]] = []  # who waits for what was taken to be saved
         self._ready = asyncio.Event()
 
-    def take(self, checkpoint: Checkpoint) -> None:
-        """Have `checkpoint` saved; returns at once."""
+    def take(self, checkpoint: Checkpoint, saved: Callable[[], None] | None = None) -> None:
+        """Have `checkpoint` saved; returns at once.  `saved` is called once it is."""
+        if saved is not None:
+            self._told.append(saved)
         for table, key, text in checkpoint.rows:
             self._rows[table, key] = text
         self._positions |= checkpoint.positions
@@ -50,6 +57,7 @@ class Keeper:
         rows, self._rows = self._rows, {}
         positions, self._positions = self._positions, {}
         actions, self._actions = self._actions, []
+        told, self._told = self._told, []
 
         def save() -> None:
             flat = [(table, key, text) for (table, key), text in rows.items()]
@@ -63,6 +71,7 @@ class Keeper:
         except StoreError as error:
             self._again(rows, positions)
             self._actions = actions + self._actions
+            self._told = told + self._told
             if not self.trouble:
                 logger().error("the state is not saved", reason=str(error))
             self.trouble = str(error)
@@ -70,6 +79,9 @@ class Keeper:
         if self.trouble:
             logger().warning("the state is saved again")
         self.trouble = ""
+        self.saved(positions)
+        for saved in told:
+            saved()
 
     def _again(self, rows: dict[tuple[str, str], str | None], positions: dict[str, str | None]) -> None:
         self._rows = rows | self._rows

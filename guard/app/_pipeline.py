@@ -40,9 +40,9 @@ class Pipeline:
         self.engine = engine
         self.lockout = lockout
         self.queue: asyncio.Queue[Chunk] = asyncio.Queue(CHUNKS)
-        self.fresh = (
-            asyncio.Event()
-        )  # a stream has begun: until its position is saved a kill would lose its lines
+        # A stream has begun: until its position is saved a kill would lose its lines; or there is news for others.
+        self.fresh = asyncio.Event()
+        self.urgent = False  # what nobody can be asked for again is not saved yet
         self._enforce = enforce
         self._positions: dict[str, Position | None] = {}
         self._moved: set[str] = set()  # streams whose position changed since the last checkpoint
@@ -70,10 +70,14 @@ class Pipeline:
         stream = chunk.stream
         if chunk.reset:
             engine.drop(stream)
-        actions = engine.feed(stream, chunk.data, now, chunk.name) if chunk.data else []
+        actions = (
+            engine.feed(stream, chunk.data, now, chunk.name, reports=chunk.reports) if chunk.data else []
+        )
         if chunk.end:
-            actions += engine.finish(stream, now, chunk.name)
-        if stream not in self._positions:
+            actions += engine.finish(stream, now, chunk.name, reports=chunk.reports)
+        if chunk.position is None:
+            self.urgent = True
+        elif stream not in self._positions:
             self.fresh.set()
         self._positions[stream] = chunk.position
         self._moved.add(stream)
@@ -81,17 +85,19 @@ class Pipeline:
             engine.stats.detection_seconds.observe(max(0.0, time.time() - chunk.written))
         self.act(actions)
 
-    def act(self, actions: Sequence[Action]) -> None:
-        """Have decisions enforced, told and remembered."""
+    def act(self, actions: Sequence[Action], node: str = "") -> None:
+        """Have decisions enforced, told and remembered; `node` is the other one of the fleet that they come from."""
         if actions:
             actions, taken_back = self.lockout.admit(actions)
             self._enforce([*actions, *taken_back])
-            _tell_all(actions)
+            _tell_all(actions, node)
             if len(self._actions) < _HISTORY:
                 self._actions += actions
         for finding in self.engine.take_findings():
             logger().error("finding", **finding_values(finding))
         self.lockout.tell_spared()
+        if self.engine.notices:
+            self.fresh.set()
 
     def take_back(self, refused: Sequence[Refused]) -> None:
         """Take what the firewall has refused: what it refuses for good is wanted no more."""
@@ -123,6 +129,7 @@ class Pipeline:
             else:
                 positions[stream] = position.rewind(self.engine.pending(stream)).dump()
         self._moved.clear()
+        self.urgent = False
         actions, self._actions = self._actions, []
         return Checkpoint(self.engine.changes(), positions, actions)
 
@@ -135,7 +142,7 @@ class Pipeline:
         }
 
 
-def _tell_all(actions: Sequence[Action]) -> None:
+def _tell_all(actions: Sequence[Action], node: str) -> None:
     """Tell each action; what a long list brings with it or takes away in one line."""
     listed: dict[tuple[str, str], list[Action]] = {}
     for action in actions:
@@ -148,12 +155,12 @@ def _tell_all(actions: Sequence[Action]) -> None:
     told = {id(action) for of_one in many.values() for action in of_one}
     for action in actions:
         if id(action) not in told:
-            _tell(action)
+            _tell(action, {"node": node} if node else {})
     for (event, cause), of_one in many.items():
         logger().warning(event, nets=len(of_one), cause=cause)
 
 
-def _tell(action: Action) -> None:
+def _tell(action: Action, origin: dict[str, str]) -> None:
     if isinstance(action, Ban):
         logger().warning(
             "ban",
@@ -162,6 +169,7 @@ def _tell(action: Action) -> None:
             failures=action.failures,
             seconds=None if action.until == float("inf") else round(action.seconds),
             session_open=action.session_open,
+            **origin,
         )
     else:
-        logger().info("unban", net=action.net, cause=action.cause)
+        logger().info("unban", net=action.net, cause=action.cause, **origin)

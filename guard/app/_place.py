@@ -17,6 +17,7 @@ from guard.firewall.monitor import Monitor
 from guard.firewall.permission import missing_capability
 from guard.firewall.protected import Protected
 from guard.log import logger
+from guard.store import Store, StoreError, open_store
 
 WRONG: Final = 2
 REFUSED: Final = 3
@@ -35,9 +36,20 @@ class CannotRunError(Exception):
 def folders(config: Config) -> list[tuple[Path, int]]:
     """Return the folders that the daemon writes to, each with its mode."""
     found = [(Path(config.control.socket).parent, 0o755)]
-    if config.store.url.startswith(_SQLITE):
-        found.append((Path(config.store.url.removeprefix(_SQLITE)).parent, 0o700))
+    if config.store.own.startswith(_SQLITE):
+        found.append((Path(config.store.own.removeprefix(_SQLITE)).parent, 0o700))
     return found
+
+
+def opened(url: str) -> Store:
+    """Return the store of this node's own state; what was damaged is told."""
+    try:
+        store = open_store(url)
+    except StoreError as error:
+        raise CannotRunError(REFUSED, str(error)) from None
+    if store.trouble:
+        logger().error("the state was damaged", reason=store.trouble)
+    return store
 
 
 def lock(url: str) -> int | None:
@@ -51,14 +63,15 @@ def lock(url: str) -> int | None:
     except OSError as error:
         raise CannotRunError(
             REFUSED,
-            f"store.url: {path.parent}: {error.strerror}; give it to the user that runs mailward, or set another path",
+            f"{path.parent}: {error.strerror}; give it to the user that runs mailward, or set another path (store.url, in a fleet store.file)",
         ) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
         raise CannotRunError(
-            REFUSED, f"{path}: another mailward uses this state; stop it first, or set store.url"
+            REFUSED,
+            f"{path}: another mailward uses this state; stop it first, or set store.url (in a fleet store.file)",
         ) from None
     return descriptor
 

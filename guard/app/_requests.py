@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 from guard import addresses
 from guard.app._enforcer import Enforcer
+from guard.app._fleet import Fleet
 from guard.app._lists import Lists
 from guard.app._pipeline import Pipeline
 from guard.app._view import View
@@ -47,6 +48,7 @@ class Requests:
         reasons: dict[str, str],
         lists: Lists,
         reassert: Callable[[], list[Action]],
+        fleet: Fleet | None,
     ) -> None:
         self.unsaved: list[tuple[str, str, str | None]] = []
         self._pipeline = pipeline
@@ -56,6 +58,7 @@ class Requests:
         self._reasons = reasons
         self._configured = lists
         self._reassert = reassert
+        self._origins = {} if fleet is None else fleet.origins
         self._table: dict[str, Callable[[Request], Awaitable[object]]] = {
             "status": self._status,
             "report": self._report,
@@ -105,6 +108,7 @@ class Requests:
             "left": None if endless else max(0, math.ceil(ban.until - time.time())),
             "enforced": self._enforcer.holds(ban.net),
             "reason": self._reasons.get(ban.net),
+            "node": self._origins.get(ban.net),
         }
 
     async def _ban(self, request: Request) -> object:
@@ -159,7 +163,7 @@ class Requests:
 
     async def _disallow(self, request: Request) -> object:
         net = _net(request)
-        if not self._engine.disallow(net):
+        if not self._engine.disallow(net, time.time()):
             raise ControlError(_NOT_SO, self._not_there(net, "allow"))
         actions = self._reassert()  # a deny entry that it kept out comes into force
         self._still_there(net, "allow")

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, Final
 
-from exporters.guard import DRIFTS, Snapshot, SourceState
+from exporters.guard import DRIFTS, FleetState, Snapshot, SourceState
 from guard.app._enforcer import Enforcer
+from guard.app._fleet import Fleet
 from guard.app._keeper import Keeper
 from guard.engine import Engine
 from guard.reader import when
@@ -32,7 +33,13 @@ class View:
     """Looks at everything and changes nothing."""
 
     def __init__(
-        self, engine: Engine, enforcer: Enforcer, keeper: Keeper, sources: Sequence[Source], store: str
+        self,
+        engine: Engine,
+        enforcer: Enforcer,
+        keeper: Keeper,
+        sources: Sequence[Source],
+        store: str,
+        fleet: Fleet | None,
     ) -> None:
         self.reloaded = time.time()
         self.reload_ok = True
@@ -40,6 +47,7 @@ class View:
         self._enforcer = enforcer
         self._keeper = keeper
         self._sources = sources
+        self._fleet = fleet
         self._store = store.partition(":")[0]  # the rest may hold a password
         self._version = version()
         self._started = time.time()
@@ -54,6 +62,7 @@ class View:
 
     def snapshot(self) -> Snapshot:
         """Return what the exporter shows beside the counters."""
+        fleet = self._fleet
         return Snapshot(
             version=self._version,
             sources=[SourceState(h.name, h.up, h.lag, h.lost) for h in self._healths()],
@@ -66,15 +75,19 @@ class View:
             firewall_up=self._enforcer.up,
             reloaded=self.reloaded,
             reload_ok=self.reload_ok,
+            fleet=None if fleet is None else FleetState(fleet.up, fleet.alive(), fleet.pending, fleet.lost),
         )
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Return whether sources are read, the firewall enforces and the state is saved; and each part's state."""
-        healths = list(self._healths())
+        healths, fleet = list(self._healths()), self._fleet
         parts: dict[str, Any] = {
             "sources": [{"name": h.name, "up": h.up, "detail": h.detail} for h in healths],
             "firewall": self._firewall(),
             "store": {"up": not self._keeper.trouble, "detail": self._keeper.trouble},
+            "fleet": None
+            if fleet is None
+            else {"up": fleet.up, "detail": fleet.trouble},  # alone we still guard
         }
         ready = all(h.up for h in healths) and not self._enforcer.trouble and not self._keeper.trouble
         return ready, {"ready": ready, **parts}
@@ -114,6 +127,7 @@ class View:
             "tracked": self._engine.tracked(),
             "firewall": self._firewall(),
             "store": {"kind": self._store, "up": not self._keeper.trouble, "detail": self._keeper.trouble},
+            "fleet": None if self._fleet is None else self._fleet.state(),
             "configuration": {"taken": when(self.reloaded), "ok": self.reload_ok},
         }
 

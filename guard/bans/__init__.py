@@ -104,6 +104,44 @@ class Bans(Lists):
             self.history.append(ban)
         return self._surface(ban.net, ban.at) if before is not None and before.collective() else []
 
+    # -- told by others --------------------------------------------------------------------------------------------
+
+    def number(self, net: str) -> int:
+        """Return how often a net was banned by a rule and not yet forgotten."""
+        offender = self.offenders.peek(net)
+        return 0 if offender is None else offender.bans
+
+    def remember(self, net: str, number: int, at: float, until: float) -> None:
+        """Note that a net was banned for the `number`-th time, from `at`, whoever decided it."""
+        offender = self.offenders.get(net)
+        if offender is None:
+            self.offenders.put(net, Offender(number, until), at)
+        else:
+            known = 0 if at - offender.last > self._policy.forget else offender.bans
+            offender.bans = max(known, number)
+            offender.last = max(offender.last, until)
+        self.offenders.touch(net)
+
+    def enter(self, ban: Ban, times: list[float], lines: list[str]) -> list[Action]:
+        """Put a ban in force, folded where a collective one around outlasts it; return what is to be done."""
+        done = self._enter(ban, times, lines)
+        active = self.active[ban.net]
+        if times and self._folds(active):
+            active.folded = True
+        else:
+            done.append(ban)
+        return done
+
+    def extend(self, active: Active, at: float, until: float) -> bool:
+        """Have a ban last longer; whether that is to be enforced."""
+        active.ban = active.ban._replace(at=max(at, active.ban.at), until=until)
+        if not math.isinf(until):
+            heappush(self._ends, (until, active.ban.net))
+        if active.folded and not self._folds(active):
+            active.folded = False
+        self.changed.add(active.ban.net)
+        return not active.folded
+
     # -- collective bans -------------------------------------------------------------------------------------------
 
     def resting(self, net: str, at: float) -> list[Ban]:

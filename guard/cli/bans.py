@@ -34,12 +34,12 @@ def bans(*, config: Config = None, format: Literal["text", "json"] = "text") -> 
 
     columns = (
         Column("net"), Column("rule"), Column("failures", right=True), Column("since"), Column("ends in", right=True),
-        Column("enforced"), Column("reason"),
+        Column("enforced"), Column("reason"), Column("node"),
     )  # fmt: skip
     rows = [
         (
             ban["net"], ban["rule"], ban["failures"] or None, ban["at"], duration(ban["left"]),
-            "yes" if ban["enforced"] else "NO", ban["reason"],
+            "yes" if ban["enforced"] else "NO", ban["reason"], ban["node"],
         )
         for ban in found["bans"]
     ]  # fmt: skip

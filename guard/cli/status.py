@@ -76,8 +76,26 @@ def _show(found: dict[str, Any], *, clear: bool) -> None:
     )
     _part("firewall", firewall["backend"], firewall["up"], firewall["detail"])
     _part("store", store["kind"], store["up"], store["detail"])
+    if found["fleet"] is not None:
+        _fleet(found["fleet"])
     if not found["configuration"]["ok"]:
         console.print("[bold red]the configuration on disk has mistakes and is not taken: mailward check[/]")
+
+
+def _fleet(fleet: dict[str, Any]) -> None:
+    from guard.cli._tables import Column, table  # noqa: PLC0415 - loads rich
+
+    waits = f"{fleet['pending']} to tell" + (f", {fleet['lost']} lost" if fleet["lost"] else "")
+    _part("fleet", fleet["node"], fleet["up"], f"{fleet['detail']}, {waits}" if fleet["detail"] else waits)
+    columns = (
+        Column("node"), Column("seen", right=True), Column("lag", right=True), Column("to tell", right=True), Column(""),
+    )  # fmt: skip
+    rows = [
+        (n["name"], f"{n['age']:.0f}s ago", f"{n['lag']:.1f}s", n["pending"], "this one" if n["here"] else "")
+        for n in fleet["nodes"]
+    ]
+    if rows:
+        table(columns, rows)
 
 
 def _part(name: str, kind: str, up: bool, detail: str) -> None:

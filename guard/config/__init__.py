@@ -17,7 +17,8 @@ from pydantic import PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from guard.config._docker import NEEDS, SOCKET, find_docker, missing
+from guard.config._extras import NEEDS, missing
+from guard.config._find import DEFAULT_PATH, find_sources
 from guard.config._lines import KeyPath, locate
 from guard.config._list_file import Key, ListFile, read_list, stamp_of
 from guard.config._problems import (
@@ -30,11 +31,8 @@ from guard.config._problems import (
     real_path,
 )
 from guard.config._settings import (
-    AnySource,
     Control,
-    DockerTable,
     Exporters,
-    FileTable,
     Firewall,
     Geo,
     Http,
@@ -42,10 +40,18 @@ from guard.config._settings import (
     Lists,
     Log,
     Rules,
+    StoreTable,
+)
+from guard.config._sources import (
+    AnySource,
+    AuthPolicyTable,
+    DockerTable,
+    FileTable,
+    JournalTable,
+    RedisTable,
     Sources,
     StdinTable,
-    StoreTable,
-    named,
+    SyslogTable,
 )
 from guard.config._values import is_name, is_net, is_path
 from guard.model import Policy
@@ -53,14 +59,18 @@ from guard.model import Policy
 __all__ = [
     "LISTS",
     "AnySource",
+    "AuthPolicyTable",
     "Config",
     "ConfigError",
     "DockerTable",
     "FileTable",
+    "JournalTable",
     "ListFile",
     "ListKey",
     "Problem",
+    "RedisTable",
     "StdinTable",
+    "SyslogTable",
     "find_sources",
     "load",
     "read_list",
@@ -70,13 +80,10 @@ __all__ = [
 ListKey = Key
 LISTS: Final[tuple[Key, ...]] = get_args(Key)
 
-DEFAULT_PATH: Final = Path("/etc/mailward/mailward.toml")
 PREFIX: Final = "MAILWARD_"
 NOT_OURS: Final = re.compile(
     r"MAILWARD_(?:CONFIG|COMPILE|TEST_.*)"
 )  # the file's path; the build's; the test suite's
-SUPPORTED: Final = (FileTable, StdinTable, DockerTable)  # the sources that this release has
-LOGS: Final = ("/var/log/mail.log", "/var/log/maillog", "/var/log/sogo/sogo.log", "/var/log/sogo.log")
 
 
 class _Environment(EnvSettingsSource):
@@ -183,39 +190,16 @@ class Config(BaseSettings):
     def unsupported(self) -> list[Problem]:
         """Return what is asked for rightly and this release does not have: `run` refuses, `check` says so."""
         found = [
-            self._problem(("source", number, "type"), f'"{source.type}" is not in this release')
-            for number, source in enumerate(self.source)
-            if not isinstance(source, SUPPORTED)
-        ]
-        found += [
             self._problem(("source", number, "type"), missing(source.type))
             for number, source in enumerate(self.source)
             if source.type in NEEDS and missing(source.type)
         ]
-        if self.store.url.startswith("redis"):
-            found.append(
-                self._problem(("store", "url"), "redis is not in this release; expected sqlite:///PATH")
-            )
         if self.geo.database:
             found.append(self._problem(("geo", "database"), 'not in this release; expected ""'))
         return found
 
     def _problem(self, path: KeyPath, text: str) -> Problem:
         return _place(path, text, self._file, self._lines)
-
-
-def find_sources(root: str = "/", file: str = "") -> list[AnySource]:
-    """Return the logs that stand where mail servers write theirs.  Raises `ConfigError` when there is none."""
-    found = [Path(root, log.lstrip("/")) for log in LOGS]
-    there: list[AnySource] = [FileTable(type="file", path=str(log)) for log in found if log.is_file()]
-    there = there or find_docker(root)
-    if not there:
-        looked = ", ".join(map(str, found))
-        text = (
-            f"expected a [[source]]: none is configured, and none of {looked}, {Path(root, SOCKET)} is there"
-        )
-        raise ConfigError([Problem(file or str(DEFAULT_PATH), 0, "source", text)])
-    return named(there)
 
 
 def load(path: str | Path | None = None) -> Config:
@@ -311,13 +295,21 @@ def _place(path: KeyPath, text: str, file: str, lines: Mapping[KeyPath, int]) ->
 
 
 def _twice(sources: object, file: str, lines: Mapping[KeyPath, int]) -> list[Problem]:
-    """Return the names and files that two sources share: the file's lines would count twice."""
+    """Return the names, files and addresses that two sources share: the file's lines would count twice."""
     problems = []
     seen: dict[tuple[str, str], int] = {}
     for number, source in enumerate(sources if isinstance(sources, list) else []):
-        for key in ("name", "path"):
-            value = source.get(key) if isinstance(source, dict) else None
-            if isinstance(value, str) and value and seen.setdefault((key, value), number) != number:
-                text = f"expected another {key} than source[{seen[key, value] + 1}] has; found {value!r}"
-                problems.append(_place(("source", number, key), text, file, lines))
+        for key in ("name", "path", "listen"):
+            found = source.get(key) if isinstance(source, dict) else None
+            for value in found if isinstance(found, list) else [found]:
+                if isinstance(value, str) and value and seen.setdefault((key, value), number) != number:
+                    text = f"expected another {key} than source[{seen[key, value] + 1}] has; found {value!r}"
+                    problems.append(_place(("source", number, key), text, file, lines))
+        if isinstance(source, dict) and source.get("type") == "journal":
+            journal = ("journal", str(source.get("directory", "")))
+            if seen.setdefault(journal, number) != number:
+                text = (
+                    f"expected one source a journal: put its units and tags into source[{seen[journal] + 1}]"
+                )
+                problems.append(_place(("source", number, "type"), text, file, lines))
     return problems

@@ -1,16 +1,15 @@
-"""Docker's stack, where nothing else is configured and no log file is there; and the packages that sources need."""
+"""Docker's stack, where nothing else is configured and no log file is there."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from guard.config._extras import missing
 from guard.config._problems import ENVIRONMENT, ConfigError, Problem
-from guard.config._settings import AnySource, DockerTable
+from guard.config._sources import AnySource, DockerTable
 
 SOCKET: Final = "var/run/docker.sock"  # below the root
-NEEDS: Final = ("docker",)  # types of sources that need the package of their name, and the extra
 
 
 def find_docker(root: str) -> list[AnySource]:
@@ -24,10 +23,3 @@ def find_docker(root: str) -> list[AnySource]:
             [Problem(ENVIRONMENT, 0, "source", f"{socket} is there, but the source docker {lacks}")]
         )
     return [DockerTable(type="docker", url=f"unix://{socket}")]
-
-
-def missing(package: str) -> str:
-    """Return what to do about a package that is not installed; "" where it is."""
-    if find_spec(package) is not None:
-        return ""
-    return f"needs the Python package {package}, which is not installed: pip install mailward[{package}]"

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from guard.config._lines import KeyPath
 
 ENVIRONMENT = "environment"
-SECRET = ("url",)  # keys whose value may hold a password
+SECRET = ("url", "key")  # keys whose value may hold a password
 
 
 class Problem(NamedTuple):

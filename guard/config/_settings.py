@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import ValidationInfo, field_validator
 
+from guard.config._store_url import StoreUrl
+from guard.config._table import Table
 from guard.config._values import (
     Around4,
     Around6,
     Count,
-    DockerUrl,
     Duration,
-    Label,
+    FilePath,
     Listen,
     Members,
     Net,
+    NodeName,
     Port,
     Ports,
     Prefix4,
     Prefix6,
-    ProjectName,
-    ServiceName,
-    SourceName,
-    StoreUrl,
     Text,
     ToAllow,
     ToDeny,
@@ -32,88 +30,6 @@ from guard.config._values import (
 from guard.model import TRUSTED, Policy
 
 DEFAULTS = Policy()
-
-
-class Table(BaseModel):
-    """Refuses unknown keys and never changes."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True, frozen=True, populate_by_name=True)
-
-
-class _Source(Table):
-    name: SourceName = ""
-
-
-class FileTable(_Source):
-    """A file or a glob."""
-
-    type: Literal["file"]
-    path: Text
-    start: Literal["now", "start", "resume"] = Field("resume", alias="from")
-
-
-class StdinTable(_Source):
-    """Standard input."""
-
-    type: Literal["stdin"]
-
-
-class JournalTable(_Source):
-    """The systemd journal (not in this release)."""
-
-    type: Literal["journal"]
-    start: Literal["now", "start", "resume"] = Field("resume", alias="from")
-
-
-class SyslogTable(_Source):
-    """A syslog listener (not in this release)."""
-
-    type: Literal["syslog"]
-    listen: Text
-
-
-class DockerTable(_Source):
-    """Containers' logs."""
-
-    type: Literal["docker"]
-    url: DockerUrl = ""
-    project: ProjectName = ""
-    services: list[ServiceName] = []
-    labels: list[Label] = []
-    start: Literal["now", "start", "resume"] = Field("resume", alias="from")
-
-
-class RedisTable(_Source):
-    """A Redis channel (not in this release)."""
-
-    type: Literal["redis"]
-    url: Text = "redis://127.0.0.1:6379/0"
-
-
-class AuthPolicyTable(_Source):
-    """Dovecot's auth policy requests (not in this release)."""
-
-    type: Literal["auth_policy"]
-    listen: Text
-
-
-AnySource = FileTable | StdinTable | JournalTable | SyslogTable | DockerTable | RedisTable | AuthPolicyTable
-
-
-def named(sources: list[AnySource]) -> list[AnySource]:
-    """Give the nameless their type and number as a name."""
-    counts: dict[str, int] = {}
-    result = []
-    for source in sources:
-        number = counts[source.type] = counts.get(source.type, 0) + 1
-        result.append(source if source.name else source.model_copy(update={"name": f"{source.type}{number}"}))
-    return result
-
-
-Sources = Annotated[
-    list[Annotated[AnySource, Field(discriminator="type")]],
-    AfterValidator(named),
-]
 
 
 class BruteForce(Table):
@@ -189,7 +105,18 @@ class StoreTable(Table):
     """[store]."""
 
     url: StoreUrl = "sqlite:///var/lib/mailward/state.db"
-    node: str = ""
+    file: FilePath = "/var/lib/mailward/state.db"
+    node: NodeName = ""
+
+    @property
+    def shared(self) -> bool:
+        """Whether `url` names what a fleet shares."""
+        return self.url.startswith("redis")
+
+    @property
+    def own(self) -> str:
+        """The address of this node's own state."""
+        return f"sqlite://{self.file}" if self.shared else self.url
 
 
 class Http(Table):

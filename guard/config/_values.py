@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from ipaddress import ip_address
 from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
@@ -16,6 +17,9 @@ DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s?([smhdw])", re.ASCII)
 LABEL: Final = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
 HOST: Final = re.compile(rf"(?:{LABEL}\.)*{LABEL}\.?", re.ASCII)
 LISTEN: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})", re.ASCII)
+UNIT: Final = re.compile(  # systemd.unit(5)
+    r"[A-Za-z0-9:_.\\-]{1,200}(?:@[A-Za-z0-9:_.\\*-]{0,200})?\.(?:service|scope|slice)", re.ASCII
+)
 NARROWEST: Final = {
     4: 8,
     6: 16,
@@ -125,11 +129,65 @@ def token(value: object) -> str:
     )
 
 
-def store_url(value: object) -> str:
-    """Return a store's address as it is."""
-    if isinstance(value, str) and re.fullmatch(r"sqlite:///.+|rediss?://[^/\s].*|memory:", value):
+def policy_listen(value: object) -> str:
+    """Return `host:port` or `unix:///path` as it is."""
+    if isinstance(value, str) and re.fullmatch(r"unix:///[^\0\s]{1,100}", value):
         return value
-    raise ValueError("sqlite:///PATH, redis://HOST, rediss://HOST or memory:")
+    try:
+        if value and isinstance(value, str):
+            return listen(value)
+    except ValueError:
+        pass
+    raise ValueError(
+        'an address and a port, such as "127.0.0.1:4001", or "unix:///run/mailward/auth_policy.sock"'
+    )
+
+
+def is_local(address: str) -> bool:
+    """Does only this host reach an address to listen on, as this module returns it?"""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def policy_key(value: object) -> str:
+    """Return what Dovecot's auth_policy_server_api_header says: a value, or `Header: value`; "" for none."""
+    if value == "":
+        return ""
+    header = r"[A-Za-z0-9-]{1,64}:[ \t]*[!-~](?:[ -~]{0,510}[!-~])?"
+    pattern = rf"{header}|[!-9;-~](?:[ -9;-~]{{0,510}}[!-9;-~])?"
+    if isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII):
+        return value
+    raise ValueError(
+        'the text of Dovecot\'s auth_policy_server_api_header, such as "X-API-Key: SECRET"; "" for none'
+    )
+
+
+def delay(value: object) -> int:
+    """Return how many seconds Dovecot is to wait before it judges; 0 for none."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,2}", value, re.ASCII):  # from the environment
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 60:
+        return value
+    raise ValueError("0 (off), or a whole number of 1 to 60, in seconds")
+
+
+def file_path(value: object) -> str:
+    """Return the absolute path of a file."""
+    if isinstance(value, str) and re.fullmatch(r"/.*[^/]", value):
+        return value
+    raise ValueError('the path of a file, such as "/var/lib/mailward/state.db"')
+
+
+def node_name(value: object) -> str:
+    """Return a name of a node of a fleet; "" for the host's."""
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9._:-]{0,64}", value):
+        return value
+    raise ValueError("a name of at most 64 letters, digits and . _ : -")
 
 
 def whole(value: object) -> object:
@@ -189,6 +247,27 @@ def label(value: object) -> str:
     raise ValueError('a label and its value, such as "org.example.logs=mail"')
 
 
+def unit(value: object) -> str:
+    """Return the name of a systemd unit, or a pattern of the instances of one template."""
+    if isinstance(value, str) and UNIT.fullmatch(value):
+        return value
+    raise ValueError('a unit, such as "dovecot.service", or a template, such as "postfix@*.service"')
+
+
+def tag(value: object) -> str:
+    """Return a syslog tag as the core reads it."""
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_./+-]{1,100}", value):
+        return value
+    raise ValueError('a syslog tag, such as "dovecot" or "postfix/smtpd"')
+
+
+def folder(value: object) -> str:
+    """Return an absolute path; "" for the usual place."""
+    if isinstance(value, str) and (not value or (value.startswith("/") and "\0" not in value)):
+        return value
+    raise ValueError('an absolute path of a folder; "" for the usual place')
+
+
 def _kind(value: object) -> str:
     return "<all>" if isinstance(value, str) else "<list>"
 
@@ -198,12 +277,19 @@ Net = Annotated[str, BeforeValidator(net)]
 ToAllow = Annotated[str, BeforeValidator(to_allow)]
 ToDeny = Annotated[str, BeforeValidator(to_deny)]
 Listen = Annotated[str, BeforeValidator(listen)]
-StoreUrl = Annotated[str, BeforeValidator(store_url)]
+PolicyListen = Annotated[str, BeforeValidator(policy_listen)]
+PolicyKey = Annotated[str, BeforeValidator(policy_key)]
+Delay = Annotated[int, BeforeValidator(delay)]
+FilePath = Annotated[str, BeforeValidator(file_path)]
+NodeName = Annotated[str, BeforeValidator(node_name)]
 SourceName = Annotated[str, BeforeValidator(source_name)]
 DockerUrl = Annotated[str, BeforeValidator(docker_url)]
 ProjectName = Annotated[str, BeforeValidator(project_name)]
 ServiceName = Annotated[str, BeforeValidator(service_name)]
 Label = Annotated[str, BeforeValidator(label)]
+Unit = Annotated[str, BeforeValidator(unit)]
+SyslogTag = Annotated[str, BeforeValidator(tag)]
+Folder = Annotated[str, BeforeValidator(folder)]
 Text = Annotated[str, Field(min_length=1)]
 Token = Annotated[str, BeforeValidator(token)]
 Whole = BeforeValidator(whole)

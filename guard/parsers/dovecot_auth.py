@@ -91,7 +91,7 @@ _REFUSALS: Final = (
     (
         "policy",
         re.compile(
-            rf"\A(?:pam_acct_mgmt\(\) failed: [^()]{{0,200}}|Permission denied|[Ll]ogin not allowed[^()]{{0,100}}|Authentication failure due to policy server refusal[^()]{{0,200}}){_GIVEN} ?\Z",
+            rf"\A(?:pam_acct_mgmt\(\) failed: [^()]{{0,200}}|Permission denied|[Ll]ogin not allowed[^()]{{0,100}}){_GIVEN} ?\Z",
             re.ASCII | re.DOTALL,
         ),
     ),
@@ -116,13 +116,16 @@ _ODD: Final = re.compile(
     rf"|(?:Empty username|[Ii]nvalid input|[Mm]issing digest|[Mm]alformed [^()]{{0,80}}|[Ii]nvalid (?:response|initial)[^()]{{0,80}}){_GIVEN}) ?\Z",
     re.ASCII | re.DOTALL,
 )
-_BASE64: Final = re.compile(r"\AInvalid base64 data in [^()]{0,60} ?\Z", re.ASCII)
+# Nobody judged: no base64, or a policy server said no (ours does of the banned) and why.
+_UNJUDGED: Final = re.compile(
+    r"\A(?:Invalid base64 data in [^()]{0,60} ?|Authentication failure due to policy server refusal(?:: .{1,500})?)\Z",
+    re.DOTALL,
+)
 # mailcow's passwd-verify.lua before it answers "mismatch" for want of an answer.
 _BACKEND: Final = re.compile(
     r"\A(?:[a-z-]{1,20}: )?(?:HTTP request failed with [^ ]{1,60}|Invalid JSON received[^\n]{0,200}) for user (.{1,200})\Z",
     re.ASCII,
 )
-_ILLEGAL: Final = "Attempted login with password having illegal chars"
 
 
 class _Reading:
@@ -207,7 +210,7 @@ def _parse_23(record: Record, text: str) -> AuthEvent | None:
         if readings:
             return _event(record, readings)
     rest = text[start:]
-    if rest.startswith(_ILLEGAL):
+    if rest.startswith("Attempted login with password having illegal chars"):
         return AuthEvent(record, SERVICE, FAILURE, "illegal_chars", reason="unspecified")
     backend = _BACKEND.match(rest)
     if backend is not None:
@@ -252,7 +255,7 @@ def _judge(said: str, *, broken: bool, odd: bool) -> _Reading | None:
         if broken:
             return _Reading(OUTAGE, "unspecified", None)
         return None
-    if _BASE64.match(said):
+    if _UNJUDGED.match(said):
         return _Reading(REFUSED, "unspecified", None)
     if _ODD.match(said):
         return _Reading(FAILURE, "unspecified", None)
@@ -293,13 +296,13 @@ def _event(record: Record, readings: list[_Reading]) -> AuthEvent | None:
     first = readings[0]
     if _NEXT.match(record.text):
         return None
-    if (
-        len(readings) > 1
-    ):  # forged, or a password that looks like our grammar: somebody failed, nobody is named
+    if len(readings) > 1:
+        # Forged, or a password that looks like our grammar: somebody failed, nobody is named.
         if any(r.kind != FAILURE for r in readings):
             return None
         return AuthEvent(record, SERVICE, FAILURE, "anonymous", reason=first.reason, source="ambiguous")
-    witness = "auth" if first.kind == FAILURE else "refused" if first.kind == REFUSED else "error"
+    broken = "unreported" if first.source == "policy" else "error"
+    witness = "auth" if first.kind == FAILURE else "refused" if first.kind == REFUSED else broken
     return AuthEvent(
         record,
         SERVICE,

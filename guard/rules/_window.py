@@ -63,6 +63,12 @@ class Window(Entry):
                 return True
         return False
 
+    def shed(self, edge: float) -> list[tuple[float, str]]:
+        """Take out the attempts before `edge`, and return them."""
+        attempts = self.attempts()
+        self._keep([attempt for attempt in attempts if attempt[0] >= edge], -1.0)
+        return [attempt for attempt in attempts if attempt[0] < edge]
+
     def _append(self, at: float, line: str) -> None:
         if self.at < 0:
             self.at = at

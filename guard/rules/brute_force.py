@@ -62,3 +62,14 @@ class BruteForce:
         if not len(window):
             self.windows.discard(net)
         return True
+
+    def shed(self, net: str, edge: float) -> list[tuple[float, str]]:
+        """Take the attempts before `edge` out of a net's window, and return them."""
+        window = self.windows.peek(net)
+        if window is None:
+            return []
+        attempts = window.shed(edge)
+        self.windows.touch(net)
+        if not len(window):
+            self.windows.discard(net)
+        return attempts

@@ -12,6 +12,8 @@ the difference is taken back.  The result after a line depends only on the lines
 | error | Dovecot | the password database is broken |
 | backend | Dovecot (mailcow) | the password database could not be asked about one user |
 | refused | Dovecot, Postfix | nothing was judged |
+| report | Dovecot's auth policy | what became of one attempt; no line of a log, see `report` |
+| unreported | Dovecot | that could not be told |
 | authenticate | Dovecot 2.4 | one exchange was cancelled or refused |
 | login | Dovecot | a success |
 | end_2.3, end_2.4 | Dovecot | the session is over; N attempts of some kind |
@@ -29,7 +31,7 @@ from __future__ import annotations
 from typing import Final
 
 from guard.model import AuthEvent
-from guard.sessions import dovecot, smtp, sogo
+from guard.sessions import dovecot, policy, smtp, sogo
 from guard.sessions._ledger import Ledger
 from guard.stats import Stats
 
@@ -43,6 +45,10 @@ class Sessions:
 
     def __init__(self, stats: Stats, *, max_sessions: int, max_clients: int, keep: bool) -> None:
         self.ledger = Ledger(stats, max_sessions, max_clients, keep=keep)
+
+    def report(self, event: AuthEvent) -> None:
+        """Enter one report of Dovecot's.  Only a stream of reports leads here: no line of a log can be one."""
+        policy.report(self.ledger, event)
 
     def feed(self, event: AuthEvent, source: str) -> None:
         """Enter one event of a source (a file, a container ...)."""
@@ -73,6 +79,10 @@ class Sessions:
                 dovecot.authenticate(ledger, host, event)
             elif witness == "error":
                 dovecot.error(ledger, host, event)
+            elif witness == "refused":
+                dovecot.refused(ledger, host, event)
+            elif witness == "unreported":
+                dovecot.unreported(ledger, host, event)
             elif witness == "backend":
                 dovecot.backend(ledger, host, event)
             return

@@ -7,6 +7,7 @@ from typing import Any, Final
 from mypy_extensions import mypyc_attr
 
 from guard.bounded import Entry
+from guard.sessions._reports import Reports
 from guard.sessions._session import LIFE, Session
 
 _FREE: Final = 64
@@ -15,6 +16,7 @@ _SESSIONS: Final = 7
 NEVER: Final = -1e18
 PAIRING: Final = 12.0  # Postfix gives up on Dovecot after 10 s
 CONFIRMED: Final = 900.0  # a `Connection lost` counts this long after a judged failure
+_WITHOUT_REPORTS: Final = 13  # values
 VISIBLE: Final = 600.0  # Postfix speaks for an address this long after its last line
 
 
@@ -44,6 +46,7 @@ class Client(Entry):
         "also",
         "confirmed",
         "pairs",
+        "reports",
         "seen_at",
         "seen_host",
         "session",
@@ -65,6 +68,7 @@ class Client(Entry):
         self.unpaired_at = NEVER
         self.unpaired_protocol = ""
         self.unpaired: list[tuple[float, str]] | None = None
+        self.reports: Reports | None = None  # what Dovecot reported of its SMTP attempts
         self.alone: Session | None = None  # Dovecot's side, while Postfix shows nothing of the address
         self.alone_host = ""
         self.source: Entry | None = (
@@ -98,6 +102,12 @@ class Client(Entry):
         if self.pairs is None:
             self.pairs = Pairs()
         return self.pairs
+
+    def heard(self) -> Reports:
+        """Return what was reported of SMTP attempts."""
+        if self.reports is None:
+            self.reports = Reports()
+        return self.reports
 
     def waits(self, at: float, protocol: str) -> None:
         """Note a Postfix failure without its auth line; one that no line can belong to any more goes."""
@@ -150,6 +160,12 @@ class Client(Entry):
             return at - self.seen_at <= VISIBLE
         return self.also is not None and at - self.also.get(host, NEVER) <= VISIBLE
 
+    def shown(self, at: float) -> bool:
+        """Whether any Postfix speaks for the address at time `at`."""
+        if at - self.seen_at <= VISIBLE:
+            return True
+        return self.also is not None and any(at - seen <= VISIBLE for seen in self.also.values())
+
     def worth_keeping(self, at: float) -> bool:
         """Keep what may still be paired or has just failed."""
         return at - self.confirmed < CONFIRMED or at - self.seen_at < VISIBLE
@@ -170,6 +186,7 @@ class Client(Entry):
             "unpaired_at",
             "unpaired_protocol",
             "unpaired",
+            "reports",
         )
 
     def dump(self) -> list[object]:
@@ -177,10 +194,13 @@ class Client(Entry):
         values = super().dump()
         values[4] = None if self.pairs is None else self.pairs.dump()
         values[5] = None if self.alone is None else self.alone.dump()
+        values[13] = None if self.reports is None else self.reports.dump()
         return values
 
     def load(self, values: list[Any]) -> None:
-        """Take the values that `dump` gave."""
+        """Take the values that `dump` gave; a state of before the reports has none."""
+        if len(values) == _WITHOUT_REPORTS:
+            values = [*values, None]
         if values[4] is not None:
             pairs = Pairs()
             pairs.load(values[4])
@@ -191,6 +211,10 @@ class Client(Entry):
             values[5] = alone
         if values[12] is not None:
             values[12] = [(at, protocol) for at, protocol in values[12]]
+        if values[13] is not None:
+            reports = Reports()
+            reports.load(values[13])
+            values[13] = reports
         super().load(values)
 
 

@@ -13,6 +13,9 @@ from guard.stats import Stats
 
 _HOSTS: Final = 256
 _SPAN: Final = 3600.0
+REPORTS: Final = (
+    "policy reports"  # the book of sessions that only reports have shown: no host has a blank in its name
+)
 
 
 class Ledger:
@@ -20,6 +23,7 @@ class Ledger:
 
     __slots__ = (
         "_max_sessions",
+        "again",
         "clients",
         "dovecot_speaks",
         "hosts",
@@ -27,6 +31,7 @@ class Ledger:
         "moves",
         "orphans",
         "out",
+        "reports",
         "sogo",
         "stats",
         "successes",
@@ -45,12 +50,45 @@ class Ledger:
         self.moves: list[
             tuple[str, str, str, int]
         ] = []  # address, reason, protocol, attempts: it showed later
+        self.reports: Host | None = None  # Dovecot reports attempts: sessions that no line has shown
+        self.again = False  # what the event said had been said before
         self.dovecot_speaks = False  # some Dovecot logs attempts: Postfix's lines have partners
+
+    def reporting(self) -> Host:
+        """Return the book of the sessions that only reports have shown."""
+        if self.reports is None:
+            self.reports = Host(
+                REPORTS, Bounded(f"session {REPORTS}", self._max_sessions, LIFE / 2, keep=self.keep)
+            )
+        return self.reports
+
+    def session(self, host: Host, key: str, at: float) -> Session | None:
+        """Return a session of the host, or one that was only reported and is the host's from now on."""
+        session = host.sessions.get(key)
+        if session is not None or self.reports is None:
+            return session
+        session = self.reports.sessions.peek(key)
+        if session is not None:
+            self.reports.sessions.discard(key)
+            host.sessions.put(key, session, at)
+            host.sessions.touch(key)
+        return session
+
+    def reported(self, key: str, at: float) -> tuple[Host, Session | None]:
+        """Return the session that a report speaks of, and whose it is: a report names no host, an id is unique."""
+        for host in self.hosts.values():
+            session = host.sessions.get(key)
+            if session is not None:
+                return host, session
+        host = self.reporting()
+        return host, host.sessions.get(key)
 
     def host(self, name: str) -> Host:
         """Return the host's book."""
         host = self.hosts.get(name)
         if host is None:
+            if name == REPORTS:  # a journal's line may hold any name
+                return self.host("-")
             if len(self.hosts) >= _HOSTS:
                 oldest = self.hosts.pop(next(iter(self.hosts)))
                 self.orphans = [other for other in self.orphans if other is not oldest]
@@ -58,6 +96,15 @@ class Ledger:
                 name, Bounded(f"session {name}", self._max_sessions, LIFE / 2, keep=self.keep)
             )
         return host
+
+    def books(self) -> list[tuple[str, Host]]:
+        """Return the hosts' books by name, with that of the reports."""
+        books = list(self.hosts.items())
+        return books if self.reports is None else [*books, (REPORTS, self.reports)]
+
+    def book(self, name: str) -> Host:
+        """Return the book that was saved under a name."""
+        return self.reporting() if name == REPORTS else self.host(name)
 
     def sogo_book(self, source: str) -> Sogo:
         """Return SOGo's book for a source."""
@@ -93,7 +140,7 @@ class Ledger:
 
     def speaks_for(self, postfix: Host, dovecot: str) -> bool:
         """Whether the Postfix of one host speaks for the Dovecot of another."""
-        if postfix.name == dovecot:
+        if dovecot in {postfix.name, REPORTS}:
             return True
         other = self.hosts.get(dovecot)
         return not postfix.has_dovecot and (other is None or not other.has_postfix)
@@ -148,6 +195,16 @@ class Ledger:
     def take_back(self, at: float, ip: str, protocol: str) -> None:
         """Report that a Postfix failure counted at `at` was none."""
         self.stats.auth_unjudged.add(("postfix",))
+        self.revoke(at, ip, protocol, "postfix")
+
+    def revoke(self, at: float, ip: str, protocol: str, service: str) -> None:
+        """Report that what was counted at `at` was no failure."""
         self.out.append(
-            Attempt(at, ip, None, "postfix", protocol, "unspecified", -1, -1, self.client(ip, at), "")
+            Attempt(at, ip, None, service, protocol, "unspecified", -1, -1, self.client(ip, at), "")
         )
+
+    def moved(self, session: Session, protocol: str) -> str:
+        """Move what was counted before the protocol showed; return the protocol."""
+        if session.protocol == "unknown" and protocol != "unknown" and session.counted:
+            self.moves.append((session.ip, session.reason, protocol, session.counted))
+        return protocol

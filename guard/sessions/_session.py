@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from mypy_extensions import mypyc_attr
 
@@ -13,6 +13,34 @@ _NAMES: Final = 16
 _STAMPS: Final = 1024
 _UNKNOWN: Final = 128
 LIFE: Final = 3600.0
+_TOLD: Final = 23  # the place of what came with the reports among the values saved
+
+
+@mypyc_attr(acyclic=True)
+class Told(Entry):
+    """What Dovecot's policy reports say (guard/sessions/policy.py), and its log lines of what nobody judged."""
+
+    __slots__ = ("heard", "lost", "passed", "refused", "rejected", "reported")
+
+    def __init__(self) -> None:
+        self.heard = 0  # reports of attempts that did not succeed
+        self.reported = 0  # those that were judged and failed
+        self.rejected = 0  # those that a policy server refused: ours, the client is banned
+        self.refused = 0  # lines of what was refused before any judgement, for that reason or another
+        self.lost = 0  # lines that a report or a question could not be posted
+        self.passed: str | None = None  # the user who got in
+
+    def internal(self) -> int:
+        """Return how many attempts the backend could not judge, as reports say."""
+        return self.heard - self.reported - self.rejected
+
+    def unjudged(self) -> int:
+        """Return how many attempts were refused before any judgement."""
+        return max(self.refused, self.rejected)
+
+    def fields(self) -> tuple[str, ...]:
+        """Return what is saved."""
+        return ("heard", "reported", "rejected", "refused", "lost", "passed")
 
 
 @mypyc_attr(acyclic=True)
@@ -41,6 +69,7 @@ class Session(Entry):
         "stamp",
         "stamps",
         "success",
+        "told",
         "unknown",
         "user",
     )
@@ -69,6 +98,7 @@ class Session(Entry):
         self.cause = ""  # failed | aborted | waiting | other
         self.said = 0  # N
         self.success = False
+        self.told: Told | None = None  # of most sessions nothing is
 
     def hear(self, passdb: str, user: str | None, reason: str, at: float) -> None:
         """Note one auth line."""
@@ -160,7 +190,7 @@ class Session(Entry):
                 most = max(most, (n + k - 1) // k)
         return most + alone + self.odd + self.nameless
 
-    def before_success(self, user: str | None, *, chained: bool) -> int:
+    def before_success(self, user: str | None, per_attempt: dict[str, int], *, chained: bool) -> int:
         """Return the failures before a success: without the lines that the chain wrote for the login that went through."""
         rest: list[int] = []
         alone = passdbs = 0
@@ -171,7 +201,8 @@ class Session(Entry):
             else:
                 passdbs += 1
                 if left > 0:
-                    rest.append(left)
+                    k = per_attempt.get(name, 1)
+                    rest.append((left + k - 1) // k)
         if chained or passdbs > 1:
             if alone > 0:
                 rest.append(alone)
@@ -180,17 +211,48 @@ class Session(Entry):
 
     def estimate(self, per_attempt: dict[str, int], *, chained: bool, verbose: bool) -> int:
         """Return the best estimate of this session's failed attempts from all that was said up to now."""
+        told = self.told
+        if told is not None and told.passed is not None:
+            return max(self.before_success(told.passed, per_attempt, chained=chained), self.by_reports())
         lines = self.attempts(per_attempt, chained=chained)
+        if told is None or not told.heard:
+            return self._by_lines(lines, verbose=verbose) if self.ended else lines
+        reported = self.by_reports()
         if not self.ended:
-            return lines
-        said = self.said
+            return max(lines, reported)
+        # Where each attempt is reported, the end line's N adds only what could not be.
+        seen = 0 if not verbose else min(lines, self._judged()) if self.ended == "end_2.3" else lines
+        return max(
+            reported, min(self._by_lines(lines, verbose=verbose), max(seen, reported + told.lost)), seen
+        )
+
+    def by_reports(self) -> int:
+        """Return how many attempts were reported as failed; 2.3 does not say there that the backend was at fault."""
+        told = self.told
+        if told is None:
+            return 0
+        return told.reported - max(0, min(told.reported, self.errors - told.internal()))
+
+    def hearing(self) -> Told:
+        """Return what was told beside the lines of attempts."""
+        if self.told is None:
+            self.told = Told()
+        return self.told
+
+    def _judged(self) -> int:
+        """Return N without what was refused before any judgement."""
+        return self.said if self.told is None else max(0, self.said - self.told.unjudged())
+
+    def _by_lines(self, lines: int, *, verbose: bool) -> int:
+        """Return what the lines of a session that has ended say alone."""
+        said = self._judged()
         if not verbose:  # N is the only witness
             if self.cause == "failed":
                 return said
             return max(0, said - 1) if self.cause in ("aborted", "waiting") else 0
         if self.ended == "end_2.3":
             # N also counts what was cancelled; auth lines that name nobody may explain the rest.
-            return min(lines, said) + self.anonymous if said else lines
+            return min(lines, said) + self.anonymous if self.said else lines
         if self.cause == "other":
             return lines
         return max(lines, said - self.authenticate - self.errors - (1 if self.cause == "waiting" else 0))
@@ -221,4 +283,19 @@ class Session(Entry):
             "cause",
             "said",
             "success",
+            "told",
         )
+
+    def dump(self) -> list[object]:
+        """Return the session as JSON values."""
+        values = super().dump()
+        values[_TOLD] = None if self.told is None else self.told.dump()
+        return values
+
+    def load(self, values: list[Any]) -> None:
+        """Take the values that `dump` gave; a state of before the reports has none of theirs."""
+        told: Told | None = None
+        if len(values) > _TOLD and values[_TOLD] is not None:
+            told = Told()
+            told.load(values[_TOLD])
+        super().load([*values[:_TOLD], told])

@@ -10,7 +10,7 @@ from typing import Final
 
 from guard import addresses
 from guard.model import MECHANISMS, AuthEvent, Success
-from guard.sessions import dovecot_smtp
+from guard.sessions import dovecot_smtp, policy_smtp
 from guard.sessions._client import Client
 from guard.sessions._host import Host
 from guard.sessions._ledger import Ledger
@@ -43,7 +43,8 @@ def auth(ledger: Ledger, host: Host, event: AuthEvent) -> None:
     if session.success:
         return
     if (
-        host.chained
+        (session.told is None or session.told.passed is None)
+        and host.chained
         and event.reason == "unknown_user"
         and not session.ended
         and event.source not in MECHANISMS
@@ -53,20 +54,22 @@ def auth(ledger: Ledger, host: Host, event: AuthEvent) -> None:
         if len(host.held) > _UNHELD:
             _, key, passdb, line = host.held.pop(0)
             _release(ledger, host, event.at, key, passdb, line)
-    _reckon(ledger, host, session, event)
+    reckon(ledger, host, session, event)
 
 
-def _reckon(ledger: Ledger, host: Host, session: Session, event: AuthEvent) -> None:
+def reckon(ledger: Ledger, host: Host, session: Session, event: AuthEvent) -> None:
+    """Estimate a session anew after one of its witnesses, and report the difference."""
     before = session.counted
     estimate = session.estimate(host.lines_per_attempt, chained=host.chained, verbose=host.verbose)
     if estimate == before and not session.held:
         ledger.stats.witness_suppressed.add(("dovecot",))
-    ledger.settle(session, event.at, estimate, 0 if session.ended else 1, event.line)
+    is_open = 0 if session.ended or session.success else 1
+    ledger.settle(session, event.at, estimate, is_open, event.line)
 
 
 def find(ledger: Ledger, host: Host, event: AuthEvent, key: str, ip: str) -> Session:
     """Return the session of an id, a new one if need be; the address inside the id is right where they disagree."""
-    session = host.sessions.get(key)
+    session = ledger.session(host, key, event.at)
     host.sessions.touch(key)
     if session is not None and event.at - session.first <= LIFE:
         if session.ip != ip:
@@ -105,26 +108,37 @@ def login(ledger: Ledger, host: Host, event: AuthEvent) -> None:
         return
     session = None
     if event.session is not None:
-        session = host.sessions.get(event.session)
+        session = ledger.session(host, event.session, event.at)
+        if session is None and ledger.reports is not None:  # its report may still come
+            session = find(ledger, host, event, event.session, ip)
     elif (client := ledger.clients.peek(ip)) is not None:
         session = _of_address(host, client, event)
     if session is not None and not session.success:
         session.success = True
         session.last = event.at
-        session.protocol = _move(ledger, session, event.protocol)
+        session.protocol = ledger.moved(session, event.protocol)
         session.held = None
         if event.session is not None:
             host.sessions.touch(event.session)
         lines = session.attempts(host.lines_per_attempt, chained=host.chained)
-        estimate = session.before_success(event.user, chained=host.chained)
+        told = session.told
+        k = {} if told is None or not told.heard else host.lines_per_attempt
+        estimate = session.before_success(event.user, k, chained=host.chained)
         if estimate < lines and session.unknown:
             host.chained = True
+        if told is not None:
+            estimate = max(estimate, session.by_reports())
         ledger.settle(session, event.at, estimate, 0, event.line)
         ledger.stats.session_ended("dovecot", session.counted)
         ip = session.ip
     elif event.session is not None:
         ip = addresses.of_session(event.session) or ip
-    ledger.successes.append(Success(event.at, ip, event.user, "dovecot", event.protocol, 1))
+    if session is None or session.told is None or session.told.passed is None:
+        if session is not None and ledger.reports is not None:
+            session.hearing().passed = event.user or ""
+        ledger.successes.append(Success(event.at, ip, event.user, "dovecot", event.protocol, 1))
+    else:
+        ledger.stats.witness_suppressed.add(("dovecot",))
 
 
 def authenticate(ledger: Ledger, host: Host, event: AuthEvent) -> None:
@@ -135,9 +149,9 @@ def authenticate(ledger: Ledger, host: Host, event: AuthEvent) -> None:
     session = find(ledger, host, event, event.session, event.ip)
     session.authenticate += 1
     session.last = event.at
-    session.protocol = _move(ledger, session, event.protocol)
+    session.protocol = ledger.moved(session, event.protocol)
     if session.ended:
-        _reckon(ledger, host, session, event)
+        reckon(ledger, host, session, event)
 
 
 def end(ledger: Ledger, host: Host, event: AuthEvent) -> None:
@@ -156,7 +170,7 @@ def end(ledger: Ledger, host: Host, event: AuthEvent) -> None:
     session.said = event.count
     session.last = event.at
     session.held = None
-    session.protocol = _move(ledger, session, event.protocol)
+    session.protocol = ledger.moved(session, event.protocol)
     if session.counted == 0 or event.user:
         session.user = event.user or session.user
     lines = session.attempts(host.lines_per_attempt, chained=host.chained)
@@ -164,8 +178,9 @@ def end(ledger: Ledger, host: Host, event: AuthEvent) -> None:
         _learn(host, session, event)
         lines = session.attempts(host.lines_per_attempt, chained=host.chained)
         if event.witness == "end_2.3" and event.source != "other" and lines < event.count:
+            missing = event.count - (0 if session.told is None else session.told.unjudged()) - lines
             session.anonymous = host.anonymous(
-                event.at - event.seconds - 1.0, event.at + 1.0, event.count - lines
+                event.at - event.seconds - 1.0, event.at + 1.0, max(0, missing)
             )
     estimate = session.estimate(host.lines_per_attempt, chained=host.chained, verbose=host.verbose)
     if event.count and session.counted:
@@ -177,7 +192,7 @@ def end(ledger: Ledger, host: Host, event: AuthEvent) -> None:
 def _ending(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> Session | None:
     """Return the session that an end line ends; None where it ends nothing that matters."""
     if event.session is not None:
-        if event.count == 0 and host.sessions.peek(event.session) is None:
+        if event.count == 0 and ledger.session(host, event.session, event.at) is None:
             return None
         return find(ledger, host, event, event.session, ip)
     client = ledger.clients.peek(ip)
@@ -207,19 +222,14 @@ def _of_address(host: Host, client: Client, event: AuthEvent) -> Session | None:
     return best
 
 
-def _move(ledger: Ledger, session: Session, protocol: str) -> str:
-    """Move what was counted before the protocol showed; return the protocol."""
-    if session.protocol == "unknown" and protocol != "unknown" and session.counted:
-        ledger.moves.append((session.ip, session.reason, protocol, session.counted))
-    return protocol
-
-
 def _learn(host: Host, session: Session, event: AuthEvent) -> None:
     """Learn from an end line how many lines one attempt writes."""
     names = session.by_name()
     passdbs = [name for name in names if name not in MECHANISMS]
     said = event.count
     if event.source != "failed" or session.odd or session.nameless or session.authenticate or session.errors:
+        return
+    if session.told is not None and session.told.unjudged():
         return
     if said == 1:
         if len(names) > 1:
@@ -268,14 +278,49 @@ def error(ledger: Ledger, host: Host, event: AuthEvent) -> None:
     ip = event.ip
     if ip is None:
         return
-    ledger.stats.ignored.add(("outage",))
-    ledger.stats.auth_unjudged.add(("dovecot",))
     if event.session is None:
-        dovecot_smtp.error(ledger, event, ip)
+        if dovecot_smtp.error(ledger, event, ip):
+            outage(ledger)
         return
     session = find(ledger, host, event, event.session, ip)
     session.errors += 1
     session.last = event.at
+    if session.told is None or session.errors > session.told.internal():
+        outage(ledger)
+    if session.told is not None and session.told.heard:
+        reckon(ledger, host, session, event)
+
+
+def outage(ledger: Ledger) -> None:
+    """Count an attempt that the backend could not judge."""
+    ledger.stats.ignored.add(("outage",))
+    ledger.stats.auth_unjudged.add(("dovecot",))
+
+
+def refused(ledger: Ledger, host: Host, event: AuthEvent) -> None:
+    """Enter an attempt that was refused before any judgement: by a policy server, or for its form."""
+    ip = event.ip
+    if ip is None:
+        return
+    if event.session is None:
+        if event.source == "policy":
+            policy_smtp.refused(ledger, event, ip)
+        return
+    session = find(ledger, host, event, event.session, ip)
+    told = session.hearing()
+    told.refused += 1
+    session.last = event.at
+    ledger.again = told.refused <= told.rejected
+    if session.ended and not session.success:
+        reckon(ledger, host, session, event)
+
+
+def unreported(ledger: Ledger, host: Host, event: AuthEvent) -> None:
+    """Enter a line that a policy server, ours perhaps, could not be reached: a report may be lost."""
+    host.has_dovecot = True
+    if event.session is None or event.ip is None:
+        return
+    find(ledger, host, event, event.session, event.ip).hearing().lost += 1
 
 
 def backend(ledger: Ledger, host: Host, event: AuthEvent) -> None:

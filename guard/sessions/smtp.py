@@ -9,8 +9,10 @@ from guard.sessions import dovecot_smtp
 from guard.sessions._client import CONFIRMED, PAIRING, Client, add, confirm, take
 from guard.sessions._host import Host
 from guard.sessions._ledger import Ledger
+from guard.sessions._reports import INTERNAL, REFUSED
 
 _CLAIMS: Final = 1024
+_LOGINS: Final = 64
 
 
 def hear(ledger: Ledger, host: Host, event: AuthEvent) -> None:
@@ -52,6 +54,9 @@ def _disconnect(ledger: Ledger, host: Host, event: AuthEvent) -> None:
     if served is not None:
         ledger.stats.session_ended("postfix", served.counted)
         ok -= served.ok
+    if ok > 0 and ledger.reports is not None and event.ip is not None:
+        book = ledger.client(event.ip, event.at).heard()
+        ok = sum(book.logs_in(event.at) for _ in range(min(ok, _LOGINS)))
     if ok > 0 and event.ip is not None:
         ledger.successes.append(Success(event.at, event.ip, None, "postfix", event.protocol, ok))
 
@@ -62,6 +67,9 @@ def _succeeded(ledger: Ledger, host: Host, event: AuthEvent, ip: str) -> None:
         if served.ok:
             return  # another message of the same login
         served.ok = 1
+    if ledger.reports is not None and not ledger.client(ip, event.at).heard().logs_in(event.at):
+        ledger.stats.witness_suppressed.add(("postfix",))
+        return
     ledger.successes.append(Success(event.at, ip, event.user, "postfix", event.protocol, 1))
 
 
@@ -75,6 +83,12 @@ def _failed(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip: st
         if served.ip and served.ip != ip:
             ledger.stats.ignored.add(("anomaly",))  # XCLIENT: the line's own address is right
         served.counted += 1
+    if client.reports is not None:
+        reported = client.reports.answered(event.at)
+        if reported >= 0:
+            if not _was_failure(ledger, client, reported, event.at) and served is not None:
+                served.counted -= 1
+            return
     if ledger.dovecot_speaks and not _paired(ledger, host, client, event, ip):
         if served is not None:
             served.counted -= 1
@@ -82,6 +96,21 @@ def _failed(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip: st
         return
     confirm(client, event.at)
     ledger.count(event, client, ip, 1 if served is not None else -1)
+    if ledger.reports is not None:
+        client.heard().wait(event.at, event.protocol, counted=True)
+
+
+def _was_failure(ledger: Ledger, client: Client, reported: int, at: float) -> bool:
+    """Take an answer whose attempt was reported before; whether it was a failure."""
+    if reported == INTERNAL:
+        _outage(ledger)
+    if reported in {INTERNAL, REFUSED}:
+        return False
+    confirm(client, at)
+    ledger.stats.witness_suppressed.add(("postfix",))
+    if client.pairs is not None:
+        take(client.pairs.free, at - PAIRING)
+    return True
 
 
 def _paired(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip: str) -> bool:
@@ -103,6 +132,11 @@ def _paired(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip: st
 
 def _unanswered(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip: str) -> None:
     """`Connection lost`: usually a guess that came too fast, but it also hits the innocent."""
+    if client.reports is not None:
+        reported = client.reports.answered(event.at)
+        if reported >= 0:
+            _was_failure(ledger, client, reported, event.at)
+            return
     pairs = client.waiting()
     claimed = take(pairs.free, event.at - PAIRING)
     if claimed or event.at - client.confirmed <= CONFIRMED:
@@ -112,7 +146,11 @@ def _unanswered(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip
         if claimed:
             confirm(client, event.at)
         ledger.count(event, client, ip, 1 if served is not None else -1)
+        if ledger.reports is not None:
+            client.heard().wait(event.at, event.protocol, counted=True)
         return
+    if ledger.reports is not None:
+        client.heard().wait(event.at, event.protocol, counted=False)
     add(pairs.lost, event.at)
     ledger.stats.auth_unjudged.add(("postfix",))
     ledger.stats.ignored.add(("unjudged",))

@@ -13,8 +13,8 @@ A position that was saved is handed to the source when it is made again, and it 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 CHUNK_BYTES: Final = 256 * 1024  # the most that one chunk of a live source holds
 
@@ -40,6 +40,9 @@ class Chunk(NamedTuple):
     end: bool = False
     written: float | None = (
         None  # when the newest byte was written (seconds since the epoch), where that is known
+    )
+    reports: bool = (
+        False  # lines of Dovecot's auth policy reports, which no line of a log can be: see engine.feed
     )
 
 
@@ -73,3 +76,11 @@ class Source(Protocol):
 
     def health(self) -> Health:
         """Return how it does.  Cheap: called at every scrape."""
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """A source that does something with what is safe: it tells its server so, or lets it forget."""
+
+    def saved(self, positions: Mapping[str, str | None]) -> None:
+        """Take note that the store holds these positions (stream -> text) and the counts that belong to them."""

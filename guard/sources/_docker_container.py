@@ -9,7 +9,7 @@ from typing import Final
 from guard.sources import Chunk, Note, Put
 from guard.sources._backoff import Backoff
 from guard.sources._cursor import Cursor
-from guard.sources._docker_engine import AWAY, Container, Engine, GoneError, Log, RefusedError, why
+from guard.sources._docker_engine import AWAY, Container, Engine, GoneError, RefusedError, Stream, why
 from guard.sources._docker_lines import Pass, Place
 
 WAITS: Final = 0.05  # seconds without anything to read after which everything written was read
@@ -20,18 +20,17 @@ AGAIN: Final = 1.0  # a connection that lasted this long was not refused at once
 class Follower:
     """Delivers the log of `container` from `place` on."""
 
-    def __init__(self, name: str, service: str, container: Container, place: Place, note: Note) -> None:
+    def __init__(self, name: str, stream: str, container: Container, place: Place, note: Note) -> None:
         self.name = name
-        self.service = service
+        self.stream = stream
         self.container = container
-        self.stream = stream_of(name, service, container.id)
         self.trouble = ""  # what is in the way, in words
         self.attached = False
         self.lost = 0  # how often something could not be delivered
         self._place = place
         self._note = note
         self._wake = asyncio.Event()
-        self._log: Log | None = None
+        self._log: Stream | None = None
         self._drained = False  # the last connection gave everything there was
         self._waiting: float | None = None  # since when (monotonic) there is nothing to read
         self._caught_up = time.monotonic()
@@ -57,9 +56,8 @@ class Follower:
 
     async def run(self, engine: Engine, put: Put) -> None:
         """Deliver until the container is removed."""
-        await put(
-            Chunk(self.name, self.stream, b"", Cursor(self._place.dump()))
-        )  # or a kill would lose its lines
+        # Until its position is saved a kill would lose its lines.
+        await put(Chunk(self.name, self.stream, b"", Cursor(self._place.dump())))
         backoff = Backoff()
         while True:
             self._wake.clear()
@@ -94,31 +92,32 @@ class Follower:
 
     async def _attach(self, engine: Engine, put: Put) -> None:
         """Deliver until the connection ends."""
-        framed = not await engine.has_terminal(self.container.id)
+        state = await engine.state(self.container.id)
         self._log = log = await engine.log(self.container.id, self._place.since())
         try:
             self._drained = False
             self.attached = True
             self.trouble = ""
-            reading = Pass(self._place, framed=framed)
+            reading = Pass(self._place, framed=not state.terminal)
             while data := await self._next(log):
                 lines = reading.feed(data, time.time())
                 await self._deliver(lines, reading.place(), put)
+                self._miss(reading)
                 if reading.word:
                     raise RefusedError(reading.word)
-                if reading.lost:
-                    self.lost += reading.lost
-                    reading.lost = 0
-                    self._note(f"{self.container.name}: a line that is too long was left out")
             if reading.cut:
                 raise ConnectionResetError("the connection ended within a line")
+            if not state.running:
+                lines = reading.finish(time.time())
+                await self._deliver(lines, reading.place(), put)
+                self._miss(reading)
             self._drained = True
         finally:
             self.attached = False
             self._log = None
             log.close()
 
-    async def _next(self, log: Log) -> bytes:
+    async def _next(self, log: Stream) -> bytes:
         self._waiting = began = time.monotonic()
         try:
             return await log.read()
@@ -135,16 +134,25 @@ class Follower:
         self._place = place  # only now: what is not taken is read again
         await asyncio.sleep(0)  # a queue that has room does not let others run
 
+    def _miss(self, reading: Pass) -> None:
+        """Count and tell what could not be delivered."""
+        if reading.lost:
+            self.lost += reading.lost
+            reading.lost = 0
+            self._note(f"{self.container.name}: a line that is too long was left out")
+        if reading.rotated:
+            self.lost += 1
+            reading.rotated = False
+            self._note(
+                f"{self.container.name}: its log was rotated before it was read; raise max-size, max-file"
+            )
+
     def _tell(self, error: BaseException) -> None:
         said = why(error)
         refused = isinstance(error, RefusedError) and "support reading" in said
         remedy = "; give the service the log driver json-file, local or journald" if refused else ""
         trouble = f"{self.container.name}: its log cannot be read: {said}{remedy}"
-        if trouble != self.trouble:
+        away = isinstance(error, AWAY)  # which is the source's to tell
+        if trouble != self.trouble and not away:
             self._note(trouble)
         self.trouble = trouble
-
-
-def stream_of(name: str, service: str, container: str) -> str:
-    """Return the stream of one container of a service: the old one and the new one are two."""
-    return f"{name}/{service}/{container[:12]}"

@@ -4,15 +4,15 @@
 |---|---|
 | GET /version | which version of the API to speak |
 | GET /containers/json | which containers there are; also whether the engine is well |
-| GET /containers/ID/json | has it a terminal, does it still exist |
+| GET /containers/ID/json | has it a terminal, does it run, does it still exist |
 | GET /containers/ID/logs | the lines |
 | GET /events | containers that start, stop and go, at once instead of at the next look |
 
 Nothing is ever written: a proxy that refuses all but these suffices.
 
-The Docker SDK asks all but the logs.  Those are read from a socket of our own: for each line the SDK makes two reads
-of a chunk in Python, which costs four times the processor time of everything else on the way, and it does not tell stdout
-from stderr.  HTTP/1.0 keeps the engine from cutting its answer into chunks.
+The Docker SDK asks what has an answer.  What has no end, logs and events, is read from a socket of our own: the SDK
+reads in a thread that cannot be stopped, takes each line out of its HTTP chunk in Python, which costs four times the
+processor time, and does not tell stdout from stderr.  HTTP/1.0 keeps the engine from cutting its answer into chunks.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
@@ -32,6 +31,7 @@ from requests.exceptions import RequestException
 TIMEOUT: Final = 5.0  # seconds for an answer
 PIECE: Final = 128 * 1024  # bytes of a log that are read at once
 _HEAD: Final = 16 * 1024
+_GONE: Final = (b"404", b"409")  # 409: it is being removed
 _REFUSAL: Final = 4096  # bytes of an error's text that are looked at
 _KEEPALIVE: Final = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -40,9 +40,7 @@ _KEEPALIVE: Final = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 )
 
-_EVENTS: Final = {"type": "container", "event": ["start", "die", "destroy"]}
-
-Event = Mapping[str, Any]
+_EVENTS: Final = '{"type": ["container"], "event": ["start", "die", "destroy"]}'
 
 
 class GoneError(Exception):
@@ -63,6 +61,13 @@ class Container(NamedTuple):
     running: bool
 
 
+class State(NamedTuple):
+    """How one container is."""
+
+    terminal: bool  # its log comes without frames
+    running: bool
+
+
 class Engine:
     """One engine.  What it raises when the engine is away is in `AWAY`."""
 
@@ -72,14 +77,14 @@ class Engine:
         self._client: Any = None
 
     async def connect(self) -> None:
-        """Speak to the engine for the first time."""
-        self.close()
-        self._client = await asyncio.to_thread(
-            docker.DockerClient, base_url=self._base, version="auto", timeout=TIMEOUT
-        )
+        """Agree on a version of the API, unless that is done: the SDK's connections renew themselves."""
+        if self._client is None:
+            self._client = await asyncio.to_thread(
+                docker.DockerClient, base_url=self._base, version="auto", timeout=TIMEOUT
+            )
 
     def close(self) -> None:
-        """Let go of the connections that wait for the next question."""
+        """Let go of all connections; another engine may speak another version."""
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -87,76 +92,61 @@ class Engine:
     async def containers(self, labels: Sequence[str]) -> list[Container]:
         """Return the containers that have all `labels`, running or not."""
         found = await asyncio.to_thread(
-            self._client.api.containers, all=True, filters={"label": list(labels)} if labels else None
+            self._api().containers, all=True, filters={"label": list(labels)} if labels else None
         )
-        return [
-            Container(
-                one["Id"],
-                (one.get("Names") or ["/" + one["Id"][:12]])[0].lstrip("/"),
-                one.get("Labels") or {},
-                float(one["Created"]),
-                one.get("State") == "running",
-            )
-            for one in found
-        ]
-
-    async def has_terminal(self, container: str) -> bool:
-        """Return whether a container's log comes without frames.  Raises GoneError where there is none."""
         try:
-            found = await asyncio.to_thread(self._client.api.inspect_container, container)
+            return [
+                Container(
+                    one["Id"],
+                    (one.get("Names") or ["/" + one["Id"][:12]])[0].lstrip("/"),
+                    one.get("Labels") or {},
+                    float(one["Created"]),
+                    one.get("State") == "running",
+                )
+                for one in found
+                if one.get("State") not in ("removing", "dead")
+            ]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ConnectionResetError(f"expected a list of containers: {error!r}") from None
+
+    async def state(self, container: str) -> State:
+        """Return how a container is.  Raises GoneError where there is none."""
+        try:
+            found = await asyncio.to_thread(self._api().inspect_container, container)
         except NotFound as error:
             raise GoneError(str(error.explanation)) from None
-        return bool(found["Config"].get("Tty"))
+        try:
+            return State(bool(found["Config"].get("Tty")), bool(found["State"].get("Running")))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ConnectionResetError(f"expected a container: {error!r}") from None
 
-    def listen(self, tell: Callable[[Event | None], None]) -> Callable[[], None]:
-        """Have `tell` called, in the loop, with each event of a container; with None when there are no more.
+    async def events(self) -> Stream:
+        """Return what happens to containers from now on, a line of JSON each.  Raises RefusedError."""
+        return await self._stream("events", {"filters": _EVENTS})
 
-        Returns what ends it.  In a thread of its own: the request has no end, and the SDK knows no other way.
-        """
-        loop, api = asyncio.get_running_loop(), self._client.api
-        streams: list[Any] = []
-        over = threading.Event()
-
-        def post(event: Event | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(tell, event)
-
-        def close() -> None:
-            over.set()
-            for stream in streams:
-                with contextlib.suppress(*AWAY, AttributeError, ValueError):  # it is closed already
-                    stream.close()
-
-        def listen() -> None:
-            with contextlib.suppress(
-                *AWAY, AttributeError, ValueError
-            ):  # closed, refused, the engine has ended
-                streams.append(api.events(filters=_EVENTS, decode=True))
-                if over.is_set():
-                    close()
-                post({})  # what happened before is found by looking
-                for event in streams[0]:
-                    post(event)
-            post(None)
-
-        threading.Thread(target=listen, name="docker events", daemon=True).start()
-        return close
-
-    async def log(self, container: str, since: float) -> Log:
+    async def log(self, container: str, since: float) -> Stream:
         """Return a container's log from a time on, followed as long as it runs.
 
         Raises GoneError where there is no such container, RefusedError where its log cannot be read.
         """
-        query = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": 1, "since": f"{since:.6f}"}
-        path = f"/v{self._client.api.api_version}/containers/{container}/logs?{urlencode(query)}"
-        log = Log(await self._socket())
+        query = {"stdout": "1", "stderr": "1", "timestamps": "1", "follow": "1", "since": f"{since:.6f}"}
+        return await self._stream(f"containers/{container}/logs", query)
+
+    async def _stream(self, what: str, query: Mapping[str, str]) -> Stream:
+        path = f"/v{self._api().api_version}/{what}?{urlencode(query)}"
+        stream = Stream(await self._socket())
         try:
             async with asyncio.timeout(TIMEOUT):
-                await log.ask(path, self._url.netloc or "docker")
+                await stream.ask(path, self._url.netloc or "docker")
         except BaseException:
-            log.close()
+            stream.close()
             raise
-        return log
+        return stream
+
+    def _api(self) -> Any:
+        if self._client is None:
+            raise ConnectionRefusedError("the engine is away")
+        return self._client.api
 
     async def _socket(self) -> socket.socket:
         loop = asyncio.get_running_loop()
@@ -178,8 +168,8 @@ class Engine:
             raise OSError(f"{self._url.hostname}: no address")
 
 
-class Log:
-    """The answer to one request for a log."""
+class Stream:
+    """An answer without end."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -204,7 +194,7 @@ class Log:
             while len(text) < _REFUSAL and (piece := await loop.sock_recv(self._connection, _REFUSAL)):
                 text += piece
             said = f"{words[1].decode()} {text[:_REFUSAL].decode(errors='replace').strip()[:300]}"
-            raise GoneError(said) if words[1] == b"404" else RefusedError(said)
+            raise GoneError(said) if words[1] in _GONE else RefusedError(said)
         if b"transfer-encoding: chunked" in head.lower():
             raise RefusedError("the proxy answers HTTP/1.0 in chunks, which only HTTP/1.1 has")
 
@@ -230,10 +220,15 @@ def why(error: BaseException) -> str:
     """Return in a few words what stands in the way."""
     if isinstance(error, APIError):
         return str(error.explanation or error)[:300]
-    if isinstance(error, TimeoutError):
-        return f"no answer in {TIMEOUT:g} s"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    cause: BaseException | None = error
+    while cause is not None:  # what urllib3, requests and the SDK have wrapped
+        if isinstance(cause, TimeoutError) and not cause.args:
+            return f"no answer in {TIMEOUT:g} s"
+        if isinstance(cause, PermissionError):
+            return f"{cause.strerror}: it takes the group docker, or a proxy before the engine"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
     return str(error)[:300] or type(error).__name__
 
 

@@ -31,8 +31,10 @@ _STAMP: Final = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z
 # What stands before the daemon's own text; with a zone it needs no other time, and is left as it is.
 _TIMED: Final = re.compile(
     rb"(?:[A-Z][a-z]{2} [ 0-3]\d [0-2]\d:[0-5]\d:[0-6]\d"
-    rb"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?) (?=[^ ])"
+    rb"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?) (?=[^ \n])"
 )
+# json-file and local stamp to the nanosecond, which no two lines of a stream share; journald to the microsecond.
+_COARSE: Final = b"000Z"
 _NEVER: Final = b"0001-01-01T00:00:00.000000000Z"
 
 
@@ -117,12 +119,16 @@ class Pass:
 
     def __init__(self, place: Place, *, framed: bool = True) -> None:
         self.lost = 0  # lines that were too long
+        self.rotated = False  # the line read last is not there any more, and others may be gone with it
         self.word = ""  # what the engine said last, an error mostly
         self._framed = framed
         self._rest = b""
         self._halves: dict[int, tuple[bytes, bytes]] = {}  # by stream: stamp and text of an unfinished line
         self._marks = {_STDOUT: place.out, _STDERR: place.err}
-        self._skip = {_STDOUT: place.out.lines, _STDERR: place.err.lines}
+        # How many lines with the mark's stamp are to come once more; none where the engine is not asked for them.
+        since = place.since()
+        self._fresh: set[int] = set()  # the streams that have sent something new
+        self._skip = {k: m.lines if seconds_of(m.stamp) >= since else 0 for k, m in self._marks.items()}
 
     @property
     def cut(self) -> bool:
@@ -136,7 +142,6 @@ class Pass:
     def feed(self, data: bytes, now: float) -> bytes:
         """Take what has arrived; return the lines that are whole.  Raises ValueError for what are no frames."""
         done: list[bytes] = []
-        future = b""
         for kind, piece in self._frames(data) if self._framed else self._raw(data):
             if kind == _ENGINE:
                 self.word = piece.decode(errors="replace").strip()[:300]
@@ -149,31 +154,63 @@ class Pass:
                 if not stamp:
                     self.word = piece.decode(errors="replace").strip()[:300]
                     continue
-            if self._halves or text[-1:] != b"\n":
-                whole = self._joined(kind, stamp, text)
-                if whole is None:
-                    continue
-                stamp, text = whole
-            mark = self._marks[kind]
-            if stamp > mark.stamp:
-                self._marks[kind] = Mark(stamp, 1)
-                self._skip[kind] = 0
-            elif stamp == mark.stamp:
-                if self._skip[kind]:
-                    self._skip[kind] -= 1
-                    continue
-                self._marks[kind] = Mark(stamp, mark.lines + 1)
-            else:
-                future = future or Place.at(now + 1.0).out.stamp
-                if mark.stamp < future:
-                    self._skip[kind] = mark.lines
-                    continue
-                self._marks[kind] = Mark(stamp, 1)
-            if len(text) > LONGEST:
-                self.lost += 1
-                continue
-            done.append(written(stamp, text))
+            if self._halves:
+                stamp, text = self._joined(kind, stamp, text, now, done)
+            if text[-1:] != b"\n":
+                self._halves[kind] = stamp, text
+            elif self._is_new(kind, stamp, now):
+                self._write(stamp, text, done)
         return b"".join(done)
+
+    def finish(self, now: float) -> bytes:
+        """Return the lines that will not be continued: those that a program left unfinished when it ended."""
+        done: list[bytes] = []
+        for kind, (stamp, text) in self._halves.items():
+            if self._is_new(kind, stamp, now):
+                self._write(stamp, text + b"\n", done)
+        self._halves.clear()
+        return b"".join(done)
+
+    def _joined(
+        self, kind: int, stamp: bytes, text: bytes, now: float, done: list[bytes]
+    ) -> tuple[bytes, bytes]:
+        """Join a piece to what was begun in its stream; what another stamp shows to be over is written."""
+        begun = self._halves.pop(kind, None)
+        if begun is None:
+            return stamp, text
+        if begun[0] == stamp:
+            return stamp, begun[1] + text if len(begun[1]) <= LONGEST else begun[1] + text[-1:]
+        if self._is_new(kind, begun[0], now):
+            self._write(begun[0], begun[1] + b"\n", done)
+        return stamp, text
+
+    def _is_new(self, kind: int, stamp: bytes, now: float) -> bool:
+        mark = self._marks[kind]
+        if stamp > mark.stamp:
+            self.rotated = self.rotated or self._skip[kind] > 0
+            self._marks[kind] = Mark(stamp, 1)
+            self._skip[kind] = 0
+            self._fresh.add(kind)
+            return True
+        if stamp == mark.stamp:
+            if self._skip[kind]:
+                self._skip[kind] -= 1
+                return False
+            if stamp[-4:] != _COARSE:
+                return False
+            self._marks[kind] = Mark(stamp, mark.lines + 1)
+            return True
+        if kind not in self._fresh or mark.stamp < Place.at(now + 1.0).out.stamp:
+            self._skip[kind] = mark.lines
+            return False
+        self._marks[kind] = Mark(stamp, 1)
+        return True
+
+    def _write(self, stamp: bytes, text: bytes, done: list[bytes]) -> None:
+        if len(text) > LONGEST:
+            self.lost += 1
+        else:
+            done.append(written(stamp, text))
 
     def _frames(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         data = self._rest + data if self._rest else data
@@ -197,19 +234,6 @@ class Pass:
             self._rest = self._rest[:64]  # its stamp, so that the end of the line has one
         for line in lines:
             yield _STDOUT, line + b"\n"
-
-    def _joined(self, kind: int, stamp: bytes, text: bytes) -> tuple[bytes, bytes] | None:
-        """Join the pieces of a line; None while it is unfinished."""
-        before, begun = self._halves.pop(kind, (stamp, b""))
-        if before != stamp:  # the engine was killed within a line
-            self.lost += 1
-            begun = b""
-        if len(begun) <= LONGEST:
-            begun += text
-        if text[-1:] == b"\n":
-            return stamp, begun
-        self._halves[kind] = stamp, begun
-        return None
 
 
 def written(stamp: bytes, text: bytes) -> bytes:

@@ -6,23 +6,11 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from guard.sources import Chunk, Note
 from guard.sources._position import FilePosition
-from guard.sources._rotation import Sibling, find, newer, siblings
-from guard.sources._tail import ReplacedError, Tail, open_log
-
-CLOCK: Final = 0.1  # seconds that a file's time may lie behind the clock: the kernel's tick, and then some
-LINE: Final = 64 * 1024  # how far back the beginning of an unfinished line is looked for
-
-
-def _end(fd: int) -> int:
-    """Return where the last complete line ends: a line that is being written now is not yet history."""
-    size = os.fstat(fd).st_size
-    start = max(0, size - LINE)
-    last = os.pread(fd, size - start, start).rfind(b"\n")
-    return start + last + 1 if last >= 0 or not start else size
+from guard.sources._rotation import Sibling, copies, find, newer, outlived, siblings
+from guard.sources._tail import ReplacedError, Tail, open_log, whole_lines
 
 
 class Follow:
@@ -46,29 +34,34 @@ class Follow:
         self._place = Path(path)
         self._linger = linger
         self._optional = optional
-        self._before: set[tuple[int, int]] = (
-            set()
-        )  # the rotated files there were before the current one was opened
-        self._opened = 0.0  # and when that was (seconds since the epoch)
+        self._folder = 0  # when its folder changed last, nanoseconds
+        self._last: FilePosition | None = None  # of a file that has gone, until another stands under the path
+        self._parting: Tail | None = None  # about to be closed
         self._farewells: list[str] = []  # streams that are over and have no file any more
 
     def begin(self, saved: Sequence[FilePosition], from_start: bool) -> None:
         """Go on where `saved` says.  Without it the path's file is read from its start or from now on."""
-        self._remember()
+        begun, beside = time.time(), siblings(self.path)
         current = None
         found: list[tuple[Sibling, Tail]] = []
         for position in saved:
             hit = find(position)
             if hit is None:
-                self._lose("has gone while nobody was reading: what was written there meanwhile is lost")
-                self._farewells.append(position.path + f"#{position.inode}")
+                if not position.over:
+                    self._lose("has gone while nobody was reading: what was written there meanwhile is lost")
+                self._farewells.append(position.stream)
                 continue
             here = hit.sibling.path == self.path
             identity = None if hit.same or here else (position.device, position.inode)
             tail = Tail(hit.fd, self.path, position.offset, identity=identity)
             if not hit.same and here:
-                self._farewells.append(position.path + f"#{position.inode}")
+                self._farewells.append(position.stream)
             tail.announced = hit.same or not here
+            self._know(tail, begun, beside)
+            if position.blank and hit.same:  # what has come since may be what it held meanwhile
+                tail.forget()
+                self._know(tail, position.at, [s for s in beside if s.modified <= position.at])
+                tail.before |= {(p.device, p.inode) for p in saved}
             if here:
                 current = tail
             else:
@@ -78,6 +71,7 @@ class Follow:
         if current is None:
             current = self._first(from_start or bool(saved))
             if current:
+                self._know(current, begun, beside)
                 current.reset = any(p.inode == current.identity[1] for p in saved)
             if saved:
                 than = found[-1][0] if found else None
@@ -88,13 +82,18 @@ class Follow:
         if current:
             self.tails.append(current)
 
+    @staticmethod
+    def _know(tail: Tail, since: float, beside: Sequence[Sibling]) -> None:
+        """Note that none of `beside`, the rotated files at `since`, holds anything of `tail`."""
+        tail.since, tail.before = since, {(s.device, s.inode) for s in beside}
+
     def _first(self, from_start: bool) -> Tail | None:
         try:
             fd = open_log(self.path)
         except OSError as error:
             self._say(error)
             return None
-        return Tail(fd, self.path, 0 if from_start else _end(fd))
+        return Tail(fd, self.path, 0 if from_start else whole_lines(fd))
 
     def step(self) -> Chunk | None:
         """Return the next chunk; None when everything that is written has been read."""
@@ -113,8 +112,8 @@ class Follow:
             changed = False
             for tail in self.tails:
                 try:
-                    if tail.until is None and tail.blank() and tail.unread():
-                        changed = self._again(tail)
+                    if tail.brief() and tail.unread():
+                        changed = self._again(tail) if tail.blank() else self._outlived(tail)
                         if changed:
                             break
                     chunk = tail.read(self.name)
@@ -125,7 +124,7 @@ class Follow:
                 if chunk:
                     return chunk
                 if tail.over():
-                    return self._close(tail)
+                    return self._part(tail)
             if not changed and not self._look():
                 return self._farewell()
 
@@ -136,46 +135,80 @@ class Follow:
         try:
             info = self._place.stat()
         except (FileNotFoundError, NotADirectoryError) as error:
-            if current and current.unlinked():
-                current.retire(self._linger)
-            elif not current and not self._optional:
+            if (last or self._last) and self._moved():
+                return self._between(last)
+            if current:
+                return False
+            if not self._optional:
                 self._say(error)
             return False
         identity = (info.st_dev, info.st_ino)
         if current and current.identity == identity:
             self.trouble = ""
-            return False
+            return current.blank() and self._moved() and self._again(current)
         for tail in self.tails:
             if tail.identity == identity and not tail.copy:  # it was renamed back
                 tail.until = None
                 self.tails.sort(key=lambda t: t is tail)
                 return True
-        self._remember()
+        if current and current.blank() and self._again(current):
+            return True
+        looked, beside = time.time(), siblings(self.path)
         tail = Tail(open_log(self.path), self.path)
         self.trouble = ""
-        if last:
-            position = last.position
+        position = last.position if last else self._last
+        if position:
             if position.matches(tail.fd):  # an editor or a restore wrote the same content to a new file
                 tail.close()
                 tail = Tail(open_log(self.path), self.path, position.offset)
             else:
-                self.tails += self._open(self._missed(last), tail)
+                written = os.fstat(last.fd).st_mtime if last else 0.0
+                self.tails += self._open(self._missed(position, written), tail)
+            self._left_behind([tail])
+        self._know(tail, looked, beside)
         for other in self.tails:
             if other.until is None:
                 other.retire(self._linger)
         self.tails.append(tail)
         return True
 
-    def _missed(self, last: Tail) -> list[Sibling]:
+    def _moved(self) -> bool:
+        """Has a file come, gone or been renamed in the folder since the last call?"""
+        before, self._folder = self._folder, self._place.parent.stat().st_mtime_ns
+        return self._folder != before
+
+    def _between(self, last: Tail | None) -> bool:
+        """Nothing stands under the path: the next file may have come and gone as well."""
+        position = last.position if last else self._last
+        passed = (
+            self._open(self._missed(position, os.fstat(last.fd).st_mtime if last else 0.0), None)
+            if position
+            else []
+        )
+        if last and last.until is None and (passed or last.unlinked()):
+            last.retire(self._linger)
+        for other in passed[:-1]:
+            other.retire(self._linger)
+        self._left_behind(passed)
+        self.tails += passed
+        return bool(passed)
+
+    def _left_behind(self, tails: Sequence[Tail]) -> None:
+        """Forget the file that had gone, now that others have come."""
+        if self._last and tails:
+            self._farewells.append(self._last.stream)
+            self._last = None
+
+    def _missed(self, last: FilePosition, written: float) -> list[Sibling]:
         """Return the files that took the path after `last` and have already been rotated away."""
-        info = os.fstat(last.fd)
-        than = [s for s in siblings(self.path) if (s.device, s.inode) == (info.st_dev, info.st_ino)]
-        return newer(self.path, than[0] if than else None, max(info.st_mtime, last.position.at))
+        than = [s for s in siblings(self.path) if (s.device, s.inode) == (last.device, last.inode)]
+        return newer(self.path, than[0] if than else None, max(written, last.at))
 
     def _open(self, missed: Sequence[Sibling], current: Tail | None, *, copied: bool = False) -> list[Tail]:
         """Open the missed files; of copies only those whose original, the current file, has gone on since."""
         known = {tail.identity for tail in (*self.tails, *([current] if current else []))}
         tails = []
+        looked, beside = time.time(), siblings(self.path) if missed else []
         for sibling in missed:
             if (sibling.device, sibling.inode) in known:
                 continue
@@ -189,6 +222,7 @@ class Follow:
             ):  # copytruncate is between its copy and its truncation
                 tail.close()
             else:
+                self._know(tail, looked, beside)
                 tails.append(tail)
         return tails
 
@@ -201,40 +235,59 @@ class Follow:
             return
         place = self.tails.index(tail)
         position = tail.position
+        looked, beside = time.time(), siblings(self.path)
         hit = find(position, avoid=tail.identity)
-        self._remember()
         tail.restart()
+        self._know(tail, looked, beside)
         if hit is None:
             self._lose("was truncated and no copy is there: what was written since the last look is lost")
         else:
             rest = Tail(hit.fd, self.path, position.offset, identity=tail.identity)
             rest.announced = True
             missed = self._open(newer(self.path, hit.sibling, hit.sibling.modified), tail, copied=True)
-            self._before.add((hit.sibling.device, hit.sibling.inode))
-            self._before.update(other.identity for other in missed)
+            tail.before |= {(hit.sibling.device, hit.sibling.inode), *(other.identity for other in missed)}
             self.tails[place:place] = [rest, *missed]
             for earlier in (rest, *missed):
                 earlier.retire(self._linger)
 
-    def _remember(self) -> None:
-        """Take note of the rotated files before the current one is opened anew."""
-        self._opened = time.time()
-        self._before = {(s.device, s.inode) for s in siblings(self.path)}
-
     def _again(self, tail: Tail) -> bool:
-        """The empty current file has its first bytes.  True when it had others before, copied away and truncated.
+        """Find what an empty file held since it was seen to be empty, where it was copied away and truncated.
 
         Nothing of the file itself could tell; but the copy is new, and not of what stands there now.
         """
         tail.peek()
-        new = [s for s in siblings(self.path) if s.whole and (s.device, s.inode) not in self._before]
-        new = [s for s in new if s.modified > self._opened - CLOCK]  # no old archive that somebody unpacks
-        missed = self._open(new, tail, copied=True)
+        missed = self._open(copies(self.path, tail), tail, copied=True)
+        tail.before.update(other.identity for other in missed)
         for earlier in missed:
             earlier.retire(self._linger)
         place = self.tails.index(tail)
         self.tails[place:place] = missed
         return bool(missed)
+
+    def _outlived(self, tail: Tail) -> bool:
+        """See whether a file of which little is known was copied away, truncated, and has begun in the same way."""
+        if tail.until is not None or not outlived(
+            tail.fd, tail.position._replace(at=0.0), copies(self.path, tail)
+        ):
+            return False
+        self._replaced(tail)
+        return True
+
+    def _part(self, tail: Tail) -> Chunk:
+        """Leave `tail`, after what the reader must know of the others: a kill may follow at any moment.
+
+        Those that are still to be read are told first, and that what `tail` holds is none of an empty file's.
+        """
+        if self._parting is not tail:
+            self._parting = tail
+            for other in self.tails[:]:
+                now = time.time()
+                if other is not tail and other.blank() and not self._again(other):
+                    other.since, other.announced = now, False
+        for other in self.tails:
+            if not other.announced and other.stream != tail.stream:
+                return other.announce(self.name)
+        return self._close(tail)
 
     def _drop(self, tail: Tail) -> None:
         self.tails.remove(tail)
@@ -244,6 +297,9 @@ class Follow:
     def _close(self, tail: Tail) -> Chunk:
         position = next((t.position for t in self.tails if t is not tail and t.stream == tail.stream), None)
         self._drop(tail)
+        if not self.tails:
+            self._last = tail.position._replace(over=True)
+            position = None if self._optional else self._last  # many a file of a glob never comes back
         return Chunk(self.name, tail.stream, b"", position, end=True)
 
     def _farewell(self) -> Chunk | None:

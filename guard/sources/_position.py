@@ -33,7 +33,8 @@ class FilePosition(NamedTuple):
     tail: str  # of the `tail_size` bytes before `tail_end`; unlike `offset`, these stay when the position is lowered
     tail_size: int
     tail_end: int
-    at: float  # when this was read (seconds since the epoch)
+    at: float  # when this was read, and what else was there had been seen (seconds since the epoch)
+    over: bool = False  # read to its end and left, and nothing has taken its place yet
 
     def rewind(self, count: int) -> FilePosition:
         """Return the position `count` bytes before this one."""
@@ -42,6 +43,16 @@ class FilePosition(NamedTuple):
     def dump(self) -> str:
         """Return it as JSON."""
         return json.dumps(self._asdict(), separators=(",", ":"))
+
+    @property
+    def stream(self) -> str:
+        """The key under which it is saved."""
+        return f"{self.path}#{self.inode}"
+
+    @property
+    def blank(self) -> bool:
+        """Was the file empty, so that nothing of it can be recognised?"""
+        return not self.head_size and not self.offset
 
     def matches(self, fd: int) -> bool:
         """Is what was read still there, byte for byte as far as the fingerprints tell?  False if nothing was read."""

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from guard.sources._position import HEAD, FilePosition
-from guard.sources._tail import open_log
+from guard.sources._tail import Tail, open_log
 
 COUNT: Final = re.compile(r"[.-](\d{1,4})", re.ASCII)  # a number that grows with age
 DATE: Final = re.compile(r"[.-](\d[\d.:T_-]{4,30})", re.ASCII)  # a stamp that grows with time: dateformat
 ROTATED: Final = re.compile(r".*\.[A-Za-z]+[.-]\d[\d.:T_-]*|.*\.(?:gz|xz|zst|bz2)", re.ASCII | re.DOTALL)
+CLOCK: Final = 0.1  # seconds that a file's time may lie behind the clock: the kernel's tick, and then some
 ATTEMPTS: Final = 5  # a listing during a rotation is made again
 
 
@@ -45,10 +47,8 @@ def is_rotated(name: str) -> bool:
     return ROTATED.fullmatch(name) is not None
 
 
-def _sibling(name: str, entry: os.DirEntry[str]) -> Sibling | None:
-    """Return `entry` as a sibling of the log `name`, or None.  Raises FileNotFoundError."""
-    extension = Path(name).suffix
-    stem = name.removesuffix(extension)
+def _sibling(name: str, stem: str, extension: str, entry: os.DirEntry[str]) -> Sibling | None:
+    """Return `entry` as a sibling of the log `name`, which is stem and extension, or None.  Raises FileNotFoundError."""
     for before, after, whole in ((name, "", True), (stem, extension, False)):
         if not entry.name.startswith(before) or not entry.name.endswith(after):
             continue
@@ -65,9 +65,15 @@ def _sibling(name: str, entry: os.DirEntry[str]) -> Sibling | None:
 def _list(path: str) -> list[Sibling] | None:
     """Return the rotated files beside `path`; None where one moved meanwhile."""
     folder, name = os.path.split(path)
+    extension = Path(name).suffix
+    stem = name.removesuffix(extension)
     try:
         with os.scandir(folder or ".") as entries:
-            found = [_sibling(name, entry) for entry in entries if entry.name != name]
+            found = [
+                _sibling(name, stem, extension, entry)
+                for entry in entries
+                if entry.name.startswith(stem) and entry.name != name
+            ]
     except FileNotFoundError:
         return None
     except OSError:  # the folder cannot be listed: there is nothing to be found
@@ -98,11 +104,17 @@ def find(position: FilePosition, avoid: tuple[int, int] | None = None) -> Found 
     itself = Sibling(position.path, 0, 0, 0.0, "", 0, True)
     beside = siblings(position.path)
     for _ in range(ATTEMPTS):
-        candidates = [itself, *reversed(beside)]
+        # The oldest of the copies made since; half a line may fit all of them.
+        since = [s for s in beside if s.modified > position.at]
+        candidates = [itself, *since, *(s for s in reversed(beside) if s not in since)]
         for same in (True, False):
             for candidate in candidates:
                 found = _try(position, candidate, avoid)
-                if found and found.same is same and not _outlived(found, position, candidates):
+                if (
+                    found
+                    and found.same is same
+                    and (candidate.kind or not outlived(found.fd, position, beside))
+                ):
                     return found
                 if found:
                     os.close(found.fd)
@@ -119,7 +131,7 @@ def _try(position: FilePosition, candidate: Sibling, avoid: tuple[int, int] | No
         return None
     info = os.fstat(fd)
     same = info.st_ino == position.inode
-    empty = same and not position.head_size and not position.offset  # nothing was read: nothing to compare
+    empty = same and position.blank  # nothing to compare
     if (info.st_dev, info.st_ino) != avoid and (empty or position.matches(fd)):
         where = candidate._replace(device=info.st_dev, inode=info.st_ino, modified=info.st_mtime)
         return Found(fd, where, same)
@@ -127,17 +139,17 @@ def _try(position: FilePosition, candidate: Sibling, avoid: tuple[int, int] | No
     return None
 
 
-def _outlived(found: Found, position: FilePosition, candidates: list[Sibling]) -> bool:
+def outlived(fd: int, position: FilePosition, beside: Sequence[Sibling]) -> bool:
     """Was the log truncated, and begins again as it did before, as far as the position knows its beginning?
 
     A position of half a line fits many a file.  Then a copy was made after it, which fits too and goes on otherwise.
     """
-    if found.sibling.kind or not position.head_size or position.head_size >= HEAD:
+    if not position.head_size or position.head_size >= HEAD:
         return False
-    for sibling in candidates:
-        copy = _try(position, sibling, None) if sibling.kind and sibling.modified > position.at else None
+    for sibling in beside:
+        copy = _try(position, sibling, None) if sibling.modified > position.at else None
         if copy:
-            begins, began = os.pread(found.fd, HEAD, 0), os.pread(copy.fd, HEAD, 0)
+            begins, began = os.pread(fd, HEAD, 0), os.pread(copy.fd, HEAD, 0)
             os.close(copy.fd)
             if not begins.startswith(began) and not began.startswith(begins):
                 return True
@@ -156,3 +168,18 @@ def newer(path: str, than: Sibling | None, since: float) -> list[Sibling]:
         )  # moved on since
         return [s for s in found if s.kind == now.kind and s.order > now.order]
     return sorted((s for s in found if s.whole and s.modified > since), key=lambda s: s.modified)
+
+
+def copies(path: str, tail: Tail) -> list[Sibling]:
+    """Return what may have been copied from `tail` since it began to be read: new, and older by name."""
+    found = siblings(path)
+    new = [s for s in found if s.whole and (s.device, s.inode) not in tail.before]
+    new = [s for s in new if s.modified > tail.since - CLOCK]  # no old archive that somebody unpacks
+    here = next((s for s in found if (s.device, s.inode) == tail.identity), None)
+    if here:
+        return [s for s in new if s.kind == here.kind and s.order < here.order]
+    try:
+        info = Path(path).stat()
+    except OSError:
+        return []
+    return new if (info.st_dev, info.st_ino) == tail.identity else []

@@ -11,6 +11,7 @@ from guard.sources import CHUNK_BYTES, Chunk
 from guard.sources._position import HEAD, TAIL, FilePosition, digest
 
 FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # NONBLOCK: opening a FIFO by mistake must not hang
+LINE: Final = 64 * 1024  # how far back the beginning of an unfinished line is looked for
 
 
 class ReplacedError(Exception):
@@ -26,6 +27,14 @@ def open_log(path: str) -> int:
     return fd
 
 
+def whole_lines(fd: int) -> int:
+    """Return where the last complete line ends: a line that is being written now is not yet history."""
+    size = os.fstat(fd).st_size
+    start = max(0, size - LINE)
+    last = os.pread(fd, size - start, start).rfind(b"\n")
+    return start + last + 1 if last >= 0 or not start else size
+
+
 class Tail:
     """Reads a descriptor from `offset` on, and owns it.
 
@@ -38,6 +47,7 @@ class Tail:
         "_head",
         "_last",
         "announced",
+        "before",
         "copy",
         "fd",
         "identity",
@@ -45,6 +55,8 @@ class Tail:
         "offset",
         "path",
         "reset",
+        "seen",
+        "since",
         "until",
         "wd",
     )
@@ -59,6 +71,9 @@ class Tail:
         self.identity = identity or (info.st_dev, info.st_ino)
         self.offset = offset
         self._fingerprint()
+        self.seen = time.time()  # when it was looked at last
+        self.before: set[tuple[int, int]] = set()  # the rotated files that none of its content was copied to
+        self.since = 0.0  # as of when that is so (seconds since the epoch)
         self.reset = False  # the next chunk says so
         self.announced = False  # the reader knows the position
         self.linger = 0.0  # seconds without a write after which to leave it, once it is not the current file
@@ -91,7 +106,7 @@ class Tail:
             tail=digest(self._last),
             tail_size=len(self._last),
             tail_end=self.offset,
-            at=time.time(),
+            at=self.since if self.blank() and self.since else self.seen,
         )
 
     def read(self, name: str) -> Chunk | None:
@@ -100,7 +115,7 @@ class Tail:
         Every read begins a few bytes early and compares, so that a file which was truncated and has already grown
         beyond the offset is noticed before a byte of it is taken for the old one's continuation.
         """
-        info = os.fstat(self.fd)
+        seen, info = time.time(), os.fstat(self.fd)
         if info.st_size < self.offset + len(self._ahead):
             raise ReplacedError
         data = b""
@@ -110,6 +125,7 @@ class Tail:
             data = piece[early:]
             if piece[:early] != self._last or not data.startswith(self._ahead):
                 raise ReplacedError
+        self.seen = seen
         if not data and self.announced:
             return None
         return self._advance(name, data, info.st_mtime)
@@ -149,13 +165,32 @@ class Tail:
         self.reset, self.announced, self.until = True, False, None
 
     def copies(self, other: Tail) -> bool:
-        """Does it hold what `other` holds, as far as its beginning goes?  Nothing is a copy of anything."""
-        size = min(len(self._head), len(other._head))
-        return self._head[:size] == other._head[:size] and (size > 0 or not self._head)
+        """Does it hold what `other` holds, as far as is known?  `other` may be truncated at this moment."""
+        if not other.brief():
+            return other._head.startswith(self._head)
+        size = os.fstat(self.fd).st_size
+        early = min(TAIL, size)
+        return size <= os.fstat(other.fd).st_size and all(
+            os.pread(self.fd, count, start) == os.pread(other.fd, count, start)
+            for count, start in ((min(HEAD, size), 0), (early, size - early))
+        )
 
     def blank(self) -> bool:
         """Is nothing known of its content?"""
         return not self._head
+
+    def brief(self) -> bool:
+        """Is so little known of its content that another file may begin in the same way?"""
+        return len(self._head) < HEAD
+
+    def forget(self) -> None:
+        """Take nothing of its content for known: it was empty when it was seen last."""
+        self._head = self._ahead = b""
+
+    def announce(self, name: str) -> Chunk:
+        """Return a chunk that tells the position alone."""
+        self.announced = True
+        return Chunk(name, self.stream, b"", self.position)
 
     def peek(self) -> None:
         """Take note of how it begins."""

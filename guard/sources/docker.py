@@ -15,27 +15,39 @@ unread lines with it: that is counted and told.  Each container is a stream of i
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+from docker.errors import APIError
 
 from guard.sources import Chunk, Health, Note, Put
 from guard.sources._backoff import Backoff
-from guard.sources._docker_container import Follower, stream_of
-from guard.sources._docker_engine import AWAY, Container, Engine, Event, GoneError, why
+from guard.sources._docker_container import Follower
+from guard.sources._docker_engine import AWAY, Container, Engine, GoneError, RefusedError, why
 from guard.sources._docker_lines import Place
 
 SERVICES: Final = ("postfix", "dovecot", "sogo", "postfix-mailcow", "dovecot-mailcow", "sogo-mailcow")
 LOOK: Final = 10.0  # seconds between two lists of the containers; events have them listed at once
-LISTEN: Final = 30.0  # seconds before events that were refused are asked for again
+EVENT: Final = 1 << 20  # bytes; labels can be long
 CONTAINERS: Final = 64  # the most that one source follows
 REMEMBERED: Final = 1024  # containers
+SHORT: Final = 12  # digits of a container's id, as `docker ps` shows it
 
 _PROJECT: Final = "com.docker.compose.project"
 _SERVICE: Final = "com.docker.compose.service"
 _ONEOFF: Final = "com.docker.compose.oneoff"  # `compose run`: somebody at work, not the service
-_STREAM: Final = re.compile(r"([^/]+)/([0-9a-f]{12})")
+_STREAM: Final = re.compile(rf"[^/]+/([0-9a-f]{{{SHORT}}})")
+
+
+class Saved(NamedTuple):
+    """A position of the state."""
+
+    stream: str
+    place: Place
 
 
 class DockerSource:
@@ -67,17 +79,17 @@ class DockerSource:
         self._note = note
         self._saved = self._own(positions or {})
         self._began = time.time()
-        self._resumes = max((place.newest() for place in self._saved.values()), default=None)
+        self._resumes = max((saved.place.newest() for saved in self._saved.values()), default=None)
         self._engine = Engine(url)
         self._followers: dict[str, Follower] = {}  # by the container's id
         self._seen: dict[str, bool] = {}  # containers that were listed, oldest first
+        self._ended: dict[str, bool] = {}  # those whose follower has ended: a list can be older than that
         self._started: dict[str, bool] = {}  # those that were not, yet
         self._refused = 0  # containers beyond CONTAINERS
         self._lost = 0  # what the followers that are gone had lost
         self._trouble = ""
         self._away: float | None = time.monotonic()  # since when the engine does not answer
         self._look = asyncio.Event()
-        self._deaf = 0.0  # when (monotonic) the events ended; -1.0 while they are heard
 
     @property
     def name(self) -> str:
@@ -99,53 +111,67 @@ class DockerSource:
             lost=self._lost + sum(f.lost for f in followers) + self._refused,
             detail="; ".join(trouble[:3])
             or ", ".join(attached[:10])
-            or f"no container of {self._wanted()} runs",
+            or f"{self._wanted()}: no container runs",
         )
 
     async def run(self, put: Put) -> None:
         """Deliver chunks until the task is cancelled."""
         backoff = Backoff()
-        async with asyncio.TaskGroup() as group:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._engine.close)
+            group = await stack.enter_async_context(asyncio.TaskGroup())
+            group.create_task(self._listen())
             while True:
                 try:
                     await self._engine.connect()
                     await self._watch(group, put, backoff)
                 except AWAY as error:
                     self._is_away(f"{self._url}: {why(error)}")
-                finally:
-                    self._engine.close()
+                    if isinstance(error, APIError):
+                        self._engine.close()
                 await asyncio.sleep(backoff.pause())
 
     async def _watch(self, group: asyncio.TaskGroup, put: Put, backoff: Backoff) -> None:
         """List the containers now, at each event and every LOOK seconds, until the engine is away."""
-        end = self._engine.listen(self._heard)
-        self._deaf = -1.0
-        try:
-            while True:
-                self._look.clear()
-                found = await self._engine.containers(self._filters())
-                backoff.reset()
-                self._away = None
-                await self._reconcile(self._chosen(found), group, put)
-                try:
-                    async with asyncio.timeout(LOOK):
-                        await self._look.wait()
-                except TimeoutError:
-                    pass
-                if self._deaf >= 0 and time.monotonic() - self._deaf >= LISTEN:
-                    end()
-                    end = self._engine.listen(self._heard)
-                    self._deaf = -1.0
-        finally:
-            end()
+        while True:
+            self._look.clear()
+            found = await self._engine.containers(self._filters())
+            backoff.reset()
+            self._away = None
+            await self._reconcile(self._chosen(found), group, put)
+            try:
+                async with asyncio.timeout(LOOK):
+                    await self._look.wait()
+            except TimeoutError:
+                pass
 
-    def _heard(self, event: Event | None) -> None:
-        """Something happened to a container; None: the events have ended, as the engine may have."""
-        if event is None:
-            self._deaf = time.monotonic()
-        elif event.get("Action") in ("start", "destroy"):
-            self._happened(event["Action"], event.get("Actor") or {})
-        self._look.set()
+    async def _listen(self) -> None:
+        """Have the containers listed when something happens to one.  Without events that takes LOOK seconds."""
+        backoff = Backoff()
+        while True:
+            try:
+                await self._hear(backoff)
+            except (*AWAY, RefusedError, ValueError):
+                pass  # the list tells what is in the way
+            self._look.set()  # what ended the events may have ended the engine
+            await asyncio.sleep(backoff.pause())
+
+    async def _hear(self, backoff: Backoff) -> None:
+        events = await self._engine.events()
+        try:
+            backoff.reset()
+            self._look.set()  # what happened before is found by looking
+            rest = b""
+            while (piece := await events.read()) and len(rest) <= EVENT:
+                *lines, rest = (rest + piece).split(b"\n")
+                for event in map(json.loads, filter(None, lines)):
+                    if not isinstance(event, dict):
+                        raise ConnectionResetError("expected an event")
+                    if event.get("Action") in ("start", "destroy"):
+                        self._happened(event["Action"], event.get("Actor") or {})
+                    self._look.set()
+        finally:
+            events.close()
 
     def _happened(self, action: str, actor: Mapping[str, Any]) -> None:
         """Note what came and went between two looks: it was never read."""
@@ -178,18 +204,15 @@ class DockerSource:
     def _service(self, container: Container) -> str | None:
         """Return the name of a container's service; None when it is none of ours."""
         labels = container.labels
-        if any(
-            labels.get(key) != value for key, _, value in (label.partition("=") for label in self._labels)
-        ):
+        for key, _, value in (label.partition("=") for label in self._labels):
+            if labels.get(key) != value:
+                return None
+        if self._project and labels.get(_PROJECT) != self._project:
             return None
         service = labels.get(_SERVICE) or (container.name if self._by_label else "")
-        if labels.get(_ONEOFF, "").lower() == "true" or (
-            self._project and labels.get(_PROJECT) != self._project
-        ):
-            return None
-        if not service or "/" in service or (self._services and service not in self._services):
-            return None
-        return service
+        wanted = service in self._services or not self._services
+        oneoff = labels.get(_ONEOFF, "").lower() == "true"
+        return service if service and wanted and not oneoff and "/" not in service else None
 
     def _chosen(self, found: Sequence[Container]) -> list[tuple[str, Container]] | None:
         """Return the containers to be read, with their services; None while it is not clear which are meant."""
@@ -222,6 +245,8 @@ class DockerSource:
         self._refused = 0
         for service, container in sorted(found, key=lambda one: one[1].created):
             follower = self._followers.get(container.id)
+            if container.id in self._ended:
+                continue
             if follower is None:
                 if len(self._followers) >= CONTAINERS:
                     self._refused += 1
@@ -233,43 +258,52 @@ class DockerSource:
                 follower.wake()
         for gone in self._followers.keys() - {container.id for _, container in found}:
             self._followers[gone].wake()
-        for stream in self._saved:
-            await self._farewell(stream, put)
-        self._saved = {}
+        for short in list(self._saved):
+            await self._farewell(short, put)
+            del self._saved[short]
         self._began = 0.0  # what appears from now on is new
 
     def _follow(self, service: str, container: Container) -> Follower:
         """Return the follower of a container: from where it was, or from its start where it is new."""
-        saved = self._saved.pop(stream_of(self._name, service, container.id), None)
-        place = None if self._start == "now" else saved
+        saved = self._saved.get(container.id[:SHORT])
+        place = saved.place if saved and self._start != "now" else None
         if place is None:
             resumes = self._resumes if self._start != "now" else None
             new = not self._began or (resumes is not None and container.created >= int(resumes))
             place = Place() if new or self._start == "start" else Place.at(self._began)
-        follower = Follower(self._name, service, container, place, self._note)
+        stream = f"{self._name}/{service}/{container.id[:SHORT]}"
+        if saved and saved.stream == stream:
+            del self._saved[container.id[:SHORT]]
+        follower = Follower(self._name, stream, container, place, self._note)
         self._followers[container.id] = follower
         return follower
 
     async def _until_gone(self, follower: Follower, put: Put) -> None:
         await follower.run(self._engine, put)
         self._lost += follower.lost
+        _remember(self._ended, follower.container.id)
         del self._followers[follower.container.id]
 
-    async def _farewell(self, stream: str, put: Put) -> None:
-        """A container with a saved position is not there any more."""
+    async def _farewell(self, short: str, put: Put) -> None:
+        """Forget a saved position that nobody goes on from: most often its container is not there any more."""
+        saved = self._saved[short]
         try:
-            await self._engine.has_terminal(stream.rpartition("/")[2])
+            await self._engine.state(short)
         except GoneError:
             self._lost += self._start != "now"
-            since = self._saved[stream].dump().partition(" ")[0]
-            self._note(f"{stream}: removed while nobody read it; what it wrote after {since} is lost")
-        await put(Chunk(self._name, stream, b"", None, end=True))
+            since = max(saved.place.out.stamp, saved.place.err.stamp).decode()
+            self._note(f"{saved.stream}: removed while nobody read it; what it wrote after {since} is lost")
+        await put(Chunk(self._name, saved.stream, b"", None, end=True))
 
-    def _own(self, positions: Mapping[str, str]) -> dict[str, Place]:
-        """Return the places of this source's streams."""
-        own = {s: p for s, p in positions.items() if s.startswith(f"{self._name}/")}
-        places = {s: Place.load(p) for s, p in own.items() if _STREAM.fullmatch(s[len(self._name) + 1 :])}
-        return {stream: place for stream, place in places.items() if place is not None}
+    def _own(self, positions: Mapping[str, str]) -> dict[str, Saved]:
+        """Return the saved positions of this source, by the container's short id."""
+        found = {}
+        for stream, text in positions.items():
+            match = _STREAM.fullmatch(stream.removeprefix(f"{self._name}/"))
+            place = Place.load(text)
+            if match and place and stream.startswith(f"{self._name}/"):
+                found[match[1]] = Saved(stream, place)
+        return found
 
 
 def _remember(ids: dict[str, bool], one: str) -> None:

@@ -21,7 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from guard.sources import Health, Note, Put
+from guard.sources import Chunk, Health, Note, Put
+from guard.sources._cursor import Cursor
 from guard.sources._follow import Follow
 from guard.sources._position import FilePosition, load
 from guard.sources._rotation import is_rotated
@@ -57,6 +58,8 @@ class FileSource:
         self._linger = linger
         self._note = note
         self._positions = [p for p in map(load, (positions or {}).values()) if p and self._own(p.path)]
+        self._marker = f"{self._pattern}#"  # no file's stream: says that the files were looked for before
+        self._known = self._marker in (positions or {})
         self._follows: dict[str, Follow] = {}
         self._watched: dict[int, Follow] = {}
         self._folders: dict[str, int | None] = {}
@@ -93,6 +96,8 @@ class FileSource:
         with Watch() as watch:
             try:
                 self._begin()
+                if not self._known:
+                    await put(Chunk(self._name, self._marker, b"", Cursor("known")))
                 ready = set(self._follows.values())
                 looked = scanned = time.monotonic()
                 while True:
@@ -169,7 +174,9 @@ class FileSource:
         paths = [*saved, *self._paths()]  # those with state first: they know their rotated files
         for path in dict.fromkeys(paths):
             if not self._taken(path) or path in saved:
-                self._follow(path, saved.get(path, []), self._start == "start")
+                # A file without state was not there when the others were saved: it is new.
+                new = self._start == "start" or (self._known and self._start != "now")
+                self._follow(path, saved.get(path, []), new)
         self._positions = []
 
     def _follow(self, path: str, saved: list[FilePosition], from_start: bool) -> None:

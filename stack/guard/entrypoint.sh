@@ -4,6 +4,6 @@
 set -eu
 as_mailward() { setpriv --reuid=mailward --regid=0 --clear-groups "$@"; } # the group: root must be able to read it, too
 sed -e "s|@GATEWAY@|$GUARD_GATEWAY|" -e "s|@PROJECT@|$GUARD_PROJECT|" -e "s|@NETWORKS@|$GUARD_NETWORKS|" \
-    -e "s|@METRICS@|$(cat /secrets/guard_metrics)|" /etc/mailward/mailward.toml.template |
+    -e "s|@METRICS@|$(cat /secrets/guard_metrics)|" -e "s|@AUTH_POLICY@|$(cat /secrets/guard_auth_policy)|" /etc/mailward/mailward.toml.template |
     as_mailward sh -c 'umask 027; cat >/run/mailward/mailward.toml'
 exec /opt/mailward/bin/mailward run --user mailward --config /run/mailward/mailward.toml

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 
 from tests.daemon import ROOT, Daemon, failure, mailward, session, stamp
+from tests.redis_server import RedisServer
 
 TEXT: Final = (ROOT / "docs/json.md").read_text(encoding="utf-8")
 IP: Final = "198.51.100.7"
@@ -238,15 +239,35 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Daem
         daemon.stop()
 
 
-def test_the_document_and_the_output_have_the_same_keys(tmp_path, daemon, port):
+@pytest.fixture
+def member(tmp_path) -> Iterator[Daemon]:
+    with RedisServer(tmp_path / "redis") as server:
+        folder = tmp_path / "member"
+        folder.mkdir()
+        member = Daemon(folder, store=server.url)
+        port = free_port()
+        member.configure(f'[firewall]\nbackend = "none"\n[http]\nlisten = "127.0.0.1:{port}"')
+        with member:
+            member.until(lambda: member.ask("status")["fleet"]["nodes"])
+            yield member
+
+
+def ready(port: int) -> Any:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("GET", "/readyz")
+    found = json.loads(connection.getresponse().read())
+    connection.close()
+    return found
+
+
+def test_the_document_and_the_output_have_the_same_keys(tmp_path, daemon, port, member):
     reader = Reader()
     logs(reader, tmp_path)
     listings(reader, daemon)
     answers(reader, daemon)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    connection.request("GET", "/readyz")
-    reader.read("Ready", json.loads(connection.getresponse().read()))
-    connection.close()
+    reader.read("Ready", ready(port))
+    reader.read("Status", json.loads(member.command("status", "--format", "json").stdout))
+    reader.read("Ready", ready(int(member.config.read_text().partition('"127.0.0.1:')[2].partition('"')[0])))
     assert reader.wrong == []
     unseen = {(name, key) for name in TABLES for key in keys_of(name)} - reader.seen
     assert unseen == set(), "documented, never in the output"

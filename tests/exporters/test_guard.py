@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from exporters import exposition, registry_of
-from exporters.guard import GuardCollector, Snapshot, SourceState
+from exporters.guard import FleetState, GuardCollector, Snapshot, SourceState
 from guard.stats import Stats
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -33,6 +33,7 @@ CONTRACT = {
     "mailward_bans_wanted": ("gauge", {"family"}),
     "mailward_bans_enforced": ("gauge", {"family"}),
     "mailward_bans_foreign": ("gauge", {"family"}),
+    "mailward_told": ("counter", {"kind", "result"}),
     "mailward_ban_drift": ("counter", {"kind"}),
     "mailward_dropped_packets": ("counter", {"family"}),
     "mailward_dropped_bytes": ("counter", {"family"}),
@@ -77,6 +78,16 @@ def test_the_metrics_are_exactly_those_of_the_contract():
         name: (family.type, set().union(*(sample.labels for sample in family.samples)) - {"le"})
         for name, family in families.items()
     } == CONTRACT
+
+
+def test_a_fleet_adds_what_it_is_told_from():
+    alone, families = scraped(Stats()), scraped(Stats(), EMPTY._replace(fleet=FleetState(True, 3, 12, 1)))
+    assert {name: values(families[name])[()] for name in families if name not in alone} == {
+        "mailward_fleet_up": 1,
+        "mailward_fleet_nodes": 3,
+        "mailward_fleet_pending": 12,
+        "mailward_fleet_lost": 1,
+    }
 
 
 def test_nothing_says_when_a_series_was_created():

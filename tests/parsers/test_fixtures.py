@@ -6,7 +6,18 @@ import importlib
 
 import pytest
 
-from tests.parsers.samples import FIXTURES, ROOT, SAMPLES, Sample, meaning, read, record_of, without_sample
+from tests.parsers.samples import (
+    FIXTURES,
+    REPORTS,
+    ROOT,
+    SAMPLES,
+    Sample,
+    meaning,
+    read,
+    reader,
+    record_of,
+    without_sample,
+)
 
 PARSERS = sorted(path.stem for path in (ROOT / "guard/parsers").glob("[!_]*.py"))
 BYSTANDERS = ("192.0.2.254", "203.0.113.254")  # named in what attackers send, never clients of the captures
@@ -32,8 +43,16 @@ def test_a_foreign_line_is_left_alone(sample):
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=place)
 def test_no_line_is_answered_by_two_parsers(sample):
-    answers = [name for name in PARSERS if MODULES[name].parse(record_of(sample.line)) is not None]
+    answers = [name for name in PARSERS if MODULES[name].parse(record_of(sample.line, name)) is not None]
     assert len(answers) <= 1, f"{answers} read {sample.line}"
+
+
+@pytest.mark.parametrize("sample", [s for s in SAMPLES if s.parser == REPORTS], ids=place)
+def test_a_line_of_a_log_is_no_report(sample):
+    opened = reader()
+    for line in (sample.line, sample.line.partition(" ")[2], f"Nov 25 18:18:33 mx dovecot: {sample.line}"):
+        event = opened.read(line, -1.0)
+        assert event is None or event.witness == "auth", line
 
 
 @pytest.mark.parametrize("parser", PARSERS)

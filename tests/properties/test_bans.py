@@ -202,14 +202,14 @@ def test_to_allow_an_address_lifts_a_wider_ban_by_hand_too(by):
     assert "198.51.100.0/24" not in [ban.net for ban in guard.active_bans()]
     with pytest.raises(ValueError, match="allow list"):
         guard.ban("198.51.100.0/24", 3600.0, START)
-    guard.disallow(f"{IP}/32")
+    guard.disallow(f"{IP}/32", 0.0)
     assert len(guard.ban("198.51.100.0/24", 3600.0, START)) == 1
 
 
 def test_what_the_configuration_allows_is_not_disallowed_by_hand():
     guard = traffic.engine(Policy(allow=(f"{IP}/32",)))
     guard.allow(f"{IP}/32", START)
-    assert guard.disallow(f"{IP}/32")
+    assert guard.disallow(f"{IP}/32", 0.0)
     assert guard.feed("log", b"".join(failure(n) for n in range(5))) == []
 
 
@@ -233,7 +233,7 @@ def test_long_lists_change_one_entry_at_a_time():
         net = f"198.51.100.{n}/32"
         assert len(guard.deny(net, START)) == 1
         assert len(guard.allow(net, START)) == 1
-        guard.disallow(net)
+        guard.disallow(net, 0.0)
         guard.undeny(net, START)
         assert len(guard.ban(net, 60.0, START)) == 1
         assert len(guard.unban(net, START)) == 1

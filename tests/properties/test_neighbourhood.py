@@ -417,7 +417,7 @@ def act(guard: Engine, what: str, net: str, now: float) -> list[Action]:
         return []
     try:
         if what == "disallow":
-            guard.disallow(net)
+            guard.disallow(net, 0.0)
             return []
         if what == "ban":
             return guard.ban(net, 300.0, now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ IPS = ["198.51.100.7", "198.51.100.8", "203.0.113.5", "2001:db8:1:2::7"]
 TEACHER = "192.0.2.1"  # whose one failure teaches the guard a host's habits
 PROTOCOLS = ["imap", "pop3", "managesieve"]
 FORMS = ["3164", "iso", "5424"]
+REPORT = "report"
 JUDGED = {"wrong", "unknown", "odd"}
 USERS = {"wrong": "alice@example.org", "unknown": "nobody@example.org", "odd": "a b"}
 
@@ -30,13 +32,15 @@ class Line:
     """One message of a daemon; its time is given when it is placed into a log."""
 
     host: str
-    tag: str  # "dovecot" or "postfix/.../smtpd"
+    tag: str  # "dovecot" or "postfix/.../smtpd", or REPORT
     pid: str
     text: str
 
     def at(self, when: float, form: str) -> str:
-        """Return the line of a log."""
+        """Return the line of a log, or of a stream of reports."""
         moment = datetime.fromtimestamp(when, UTC)
+        if self.tag == REPORT:
+            return f"{moment.isoformat(timespec='microseconds')} {self.text}"
         if form == "3164":
             stamp = f"{moment:%b} {moment.day:2d} {moment:%H:%M:%S}"
         else:
@@ -55,6 +59,7 @@ class Step:
     postfix: list[Line] = field(default_factory=list)
     dovecot: list[Line] = field(default_factory=list)
     dovecot_first: bool = False
+    report: list[Line] = field(default_factory=list)  # beside the logs: whoever asks for reports places them
 
     def lines(self) -> list[Line]:
         """Return the lines of both daemons."""
@@ -68,7 +73,9 @@ class Session:
     ip: str
     steps: list[Step]
     failures: int
-    tried: int = 0  # Postfix: T and S of auth=S/T
+    tried: int = (
+        0  # Postfix: T and S of auth=S/T; Dovecot: what was judged and failed, and whether it logged in
+    )
     succeeded: int = 0
 
 
@@ -96,6 +103,14 @@ class Habits:
             return [self.dovecot(f"auth: {name}({user},{ip}{',' + inside if inside else ''}): {said}")]
         return [self.dovecot(f"auth({user},{ip},sasl:plain){inside}: {name}: {said}")]
 
+    def report(self, kind: str, ip: str, session: str, protocol: str) -> list[Line]:
+        """Return Dovecot's report of one attempt that was judged, or of a login ("ok")."""
+        fields = {"login": "" if kind == "odd" else USERS.get(kind, "bob@example.org"), "protocol": protocol}
+        if self.version == "2.4":
+            fields["fail_type"] = {"ok": "", "unknown": "account"}.get(kind, "credentials")
+        rest = {"remote": ip, "session_id": session, "success": kind == "ok", "policy_reject": False}
+        return [Line("", REPORT, "", json.dumps(fields | rest, separators=(",", ":")))]
+
     def dovecot(self, text: str) -> Line:
         """Return a line of this host's Dovecot."""
         return Line(self.host, "dovecot", "", text)
@@ -116,6 +131,7 @@ def login_session(habits: Habits, ip: str, n: int, protocol: str, kinds: list[st
         step = Step()
         if kind in JUDGED:
             step.dovecot = habits.auth(kind, ip, id_)
+            step.report = habits.report(kind, ip, id_, protocol.removeprefix("manage"))
         elif habits.verbose and habits.version == "2.4":
             step.dovecot = [
                 habits.dovecot(f"{protocol}-login: Authenticate PLAIN failed: Aborted: user=<>, {tail}")
@@ -126,8 +142,11 @@ def login_session(habits: Habits, ip: str, n: int, protocol: str, kinds: list[st
         said = f"{'Login' if habits.version == '2.3' else 'Logged in'}: user=<bob@example.org>"
     else:
         said = _end(habits.version, kinds)
-    steps.append(Step(dovecot=[habits.dovecot(f"{protocol}-login: {said}, {tail}")]))
-    return Session(ip, steps, 0 if ok and not habits.verbose else judged)
+    last = Step(dovecot=[habits.dovecot(f"{protocol}-login: {said}, {tail}")])
+    if ok:
+        last.report = habits.report("ok", ip, id_, protocol.removeprefix("manage"))
+    steps.append(last)
+    return Session(ip, steps, 0 if ok and not habits.verbose else judged, judged, int(ok))
 
 
 def _end(version: str, kinds: list[str]) -> str:
@@ -161,6 +180,7 @@ def smtp_session(habits: Habits, ip: str, n: int, tag: str, kinds: list[str], or
         if kind in JUDGED:
             step.postfix = [postfix(f"{head} failed: (reason unavailable), sasl_username={USERS[kind]}")]
             step.dovecot = habits.auth(kind, ip, "")
+            step.report = habits.report(kind, ip, "", "smtp")
         elif kind == "cancel":
             step.postfix = [postfix(f"{head} aborted")]
         elif kind == "mechanism":
@@ -173,6 +193,7 @@ def smtp_session(habits: Habits, ip: str, n: int, tag: str, kinds: list[str], or
             step.postfix = [
                 postfix(f"{7706 + n:X}2AC31A: client=unknown[{ip}], sasl_method=PLAIN, sasl_username=bob")
             ]
+            step.report = habits.report(kind, ip, "", "smtp")
         steps.append(step)
     succeeded = kinds.count("ok")
     auth = f"{succeeded}/{len(kinds)}" if succeeded < len(kinds) else str(succeeded)
@@ -217,7 +238,7 @@ def sessions(
 
 def teacher(host: Habits) -> Session:
     """Return a session that shows how a host's Dovecot logs."""
-    return login_session(host, TEACHER, 999, "imap", ["wrong"], ok=False)
+    return login_session(host, TEACHER, 900 + ord(host.host[-1]), "imap", ["wrong"], ok=False)
 
 
 @st.composite

@@ -70,16 +70,26 @@ def stream(case: str, logs: list[str]) -> Iterator[tuple[str, bytes]]:
         yield logs[n], line
 
 
+def of_reports(log: str) -> bool:
+    """Whether a stream of a case holds Dovecot's auth policy reports."""
+    return log.endswith(".reports")
+
+
+def fresh(case: str, logs: list[str], *, keep: bool = False) -> Engine:
+    """Return an engine that will be given these logs of a case."""
+    return Engine(policy(case), clock=clock(case), keep=keep, reports=any(map(of_reports, logs)))
+
+
 def play(case: str, logs: list[str]) -> Report:
     """Return the report on some logs of a case."""
-    engine = Engine(policy(case), clock=clock(case))
+    engine = fresh(case, logs)
     if len(logs) == 1:
-        engine.feed(logs[0], content(case, logs[0]))
+        engine.feed(logs[0], content(case, logs[0]), reports=of_reports(logs[0]))
     else:
         for log, line in stream(case, logs):
-            engine.feed(log, line)
+            engine.feed(log, line, reports=of_reports(log))
     for log in logs:
-        engine.finish(log)
+        engine.finish(log, reports=of_reports(log))
     return engine.report()
 
 

@@ -86,6 +86,15 @@ def test_history_gives_the_actions_back_newest_first_and_forgets_the_old(path, o
     assert store.history() == actions[:0:-1]
 
 
+def test_history_is_bounded(path, opened, monkeypatch):
+    monkeypatch.setattr("guard.store.sqlite.HISTORY", 3)
+    now = time.time()
+    actions = [Unban(f"198.51.100.{n}/32", now, "expired") for n in range(5)]
+    store = opened(path)
+    store.save([], {}, actions)
+    assert store.history() == actions[:1:-1]
+
+
 def test_modes_keep_others_out(path, opened):
     before = os.umask(0)
     try:

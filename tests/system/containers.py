@@ -100,6 +100,8 @@ class Engine:
     and those that the new one would write are written here.
     """
 
+    ENTRY = _ENTRY
+
     def __init__(
         self, lab: Lab, folder: Path, settings: Mapping[str, object], *, native: bool = False
     ) -> None:
@@ -134,7 +136,7 @@ class Engine:
                 Path("/proc/sys/net", name).write_text(value)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                (*entered, *apart, "sh", "-c", _ENTRY, "sh", "dockerd", "--config-file", str(settings)),
+                (*entered, *apart, "sh", "-c", self.ENTRY, "sh", "dockerd", "--config-file", str(settings)),
                 stdin=subprocess.PIPE, stdout=log, stderr=log,
             )  # fmt: skip
 

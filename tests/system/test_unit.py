@@ -23,7 +23,7 @@ from tests.system.netns import requires_namespaces
 
 UNIT = ROOT / "packaging/mailward.service"
 SYSTEMD = Path("/lib/systemd/systemd")
-GUESSER, BY_HAND = "198.51.100.7", "198.51.100.8"
+GUESSER, BY_HAND, IN_JOURNAL = "198.51.100.7", "198.51.100.8", "198.51.101.7"
 
 # Called in `$1`, a folder of the test's.  The control group is left behind by the boot; the test takes it away.
 STAGE = f"""
@@ -46,7 +46,7 @@ for name in venv checkout said; do mkdir $root/opt/test/$name; done
 mount --bind {sys.prefix} $root/opt/test/venv
 mount --bind {ROOT} $root/opt/test/checkout
 mount --bind said $root/opt/test/said
-cp {UNIT} $root/opt/test/test.service $root/etc/systemd/system
+cp {UNIT} $root/opt/test/*.service $root/etc/systemd/system
 for name in test sysinit basic shutdown network; do cp $root/opt/test/target $root/etc/systemd/system/$name.target; done
 cp {ROOT}/packaging/mailward.sysusers $root/etc/sysusers.d/mailward.conf
 cp $root/opt/test/sooner.conf $root/etc/systemd/system/mailward.service.d
@@ -71,6 +71,22 @@ ExecStart=/bin/systemctl poweroff -ff
 StandardOutput=append:/opt/test/said/output
 StandardError=inherit
 TimeoutStartSec=60
+""",
+    "journald.service": """[Unit]
+DefaultDependencies=no
+[Service]
+Type=notify
+ExecStart=/lib/systemd/systemd-journald
+StandardOutput=null
+""",
+    "dovecot.service": """[Unit]
+DefaultDependencies=no
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/cat /opt/test/entries
+StandardOutput=journal
+SyslogIdentifier=dovecot
 """,
     "steps": f"""set -ex
 cd /opt/test/said
@@ -98,6 +114,15 @@ until_ '[ $(systemctl show mailward --property NRestarts --value) = 1 ]'
 until_ 'mailward status >/dev/null 2>&1'; show >restarted
 mailward bans --format json >bans_again
 systemctl stop mailward; show >stopped
+install -d -m 2755 -g systemd-journal /var/log/journal; mkdir -p /run/systemd/journal; touch /run/systemd/journal/flushed
+systemctl start journald
+systemctl start dovecot
+systemctl start mailward
+until_ 'mailward status --format json >journal_status'
+systemctl restart dovecot
+until_ 'mailward bans | grep -q {IN_JOURNAL}'
+mailward bans --format json >bans_of_journal
+systemctl stop mailward
 touch done
 """,
 }
@@ -122,6 +147,8 @@ def said():
     sid = session(GUESSER)
     for name, text in GIVEN.items():
         (folder / "given" / name).write_text(text)
+    entries = [failure(IN_JOURNAL, sid=session(IN_JOURNAL)).partition("dovecot: ")[2]] * 5
+    (folder / "given/entries").write_text("\n".join(entries) + "\n")
     (folder / "given/lines").write_text("".join(failure(GUESSER, sid=sid) + "\n" for _ in range(5)))
     command = ["unshare", "--mount", "sh", "-c", STAGE, "sh", str(folder), group]
     try:
@@ -187,6 +214,15 @@ def test_it_reloads_beats_and_is_started_anew_where_it_hangs(said):
     assert again == {f"{GUESSER}/32": True, f"{BY_HAND}/32": True}
     stopped = properties(said["stopped"])
     assert (stopped["ActiveState"], stopped["Result"]) == ("inactive", "success")
+
+
+@pytest.mark.system
+def test_it_reads_the_journal_under_every_filter_and_goes_by_it_before_syslogs_file(said):
+    sources = {source["name"]: source for source in json.loads(said["journal_status"])["sources"]}
+    assert set(sources) == {"journal1"}
+    assert sources["journal1"]["up"], sources
+    bans = {ban["net"]: ban["enforced"] for ban in json.loads(said["bans_of_journal"])["bans"]}
+    assert bans[f"{IN_JOURNAL}/32"] is True
 
 
 def test_the_exposure_that_systemd_sees_is_2_or_better():

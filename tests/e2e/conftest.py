@@ -8,8 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.mail import ALICE, BOB
 from tests.e2e.stack import Stack, running
 from tests.system.netns import requires_namespaces
+
+
+@pytest.fixture(scope="session")
+def passwords(stack: Stack) -> dict[str, str]:
+    """Return the passwords of two users by address."""
+    bob = stack.setup("mailbox", "add", BOB, "--name", "Bob").split()[-1]
+    return {ALICE: stack.setup("password", "first").strip(), BOB: bob}
 
 
 @pytest.fixture(scope="session")

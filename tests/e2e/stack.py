@@ -196,7 +196,7 @@ def internet() -> Iterator[Namespace]:
             run("ip", "address", "add", f"{HERE6}/48", "dev", device, "nodad")
             run("ip", "link", "set", device, "up")
             run("ip", "-n", outside.name, "link", "set", "eth0", "up")
-            give(outside, [f"198.51.100.{n}/24" for n in range(70, 90)])
+            give(outside, [f"198.51.100.{n}/24" for n in range(70, 120)])
             give(outside, [f"2001:db8:e2e:{n:x}::7/48" for n in range(1, 10)])
             run("ip", "-n", outside.name, "route", "add", "default", "via", HERE4)
             yield outside

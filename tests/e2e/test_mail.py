@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import imaplib
 import json
 import smtplib
 import socket
 import ssl
-import time
 import uuid
-from collections.abc import Callable
-from email.message import EmailMessage
-from email.utils import formatdate
 from functools import partial
 from http.client import HTTPConnection, HTTPSConnection
-from typing import Any
 
 import pytest
 
 from tests.e2e.guessers import untrusting
+from tests.e2e.mail import ALICE, BOB, found, message, submit, until
 from tests.e2e.stack import DOMAIN, HERE4, HOST, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-ALICE, BOB = f"alice@{DOMAIN}", f"bob@{DOMAIN}"
 EICAR = rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
 # rspamd's test pattern for "add header" (enable_test_patterns): spam, but not enough of it to be refused.
 SPAM = "YJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
@@ -40,52 +34,6 @@ End Sub
 """
     + b"' padding, since short parts are not looked at\r\n" * 20
 )
-
-
-@pytest.fixture(scope="module")
-def passwords(stack: Stack) -> dict[str, str]:
-    bob = stack.setup("mailbox", "add", BOB, "--name", "Bob").split()[-1]
-    return {ALICE: stack.setup("password", "first").strip(), BOB: bob}
-
-
-def message(text: str, *, subject: str = "", attached: tuple[str, bytes] | None = None) -> EmailMessage:
-    made = EmailMessage()
-    made["From"], made["To"], made["Subject"] = ALICE, BOB, subject or f"e2e {uuid.uuid4().hex}"
-    made["Date"], made["Message-ID"] = formatdate(), f"<{uuid.uuid4()}@{DOMAIN}>"
-    made.set_content(text)
-    if attached:
-        made.add_attachment(attached[1], maintype="application", subtype="octet-stream", filename=attached[0])
-    return made
-
-
-def submit(password: str, mail: EmailMessage) -> None:
-    with smtplib.SMTP(HERE4, 587, timeout=120) as server:
-        server.starttls(context=untrusting())
-        server.login(ALICE, password)
-        server.send_message(mail)
-
-
-def found(password: str, folder: str, *criteria: str, patience: float = 90.0) -> bytes:
-    """Return the one message in Bob's folder that meets the criteria, waiting until it is there."""
-    deadline = time.monotonic() + patience
-    while True:
-        with imaplib.IMAP4_SSL(HERE4, 993, ssl_context=untrusting()) as box:
-            box.login(BOB, password)
-            if box.select(folder)[0] == "OK":
-                numbers = box.search(None, *criteria)[1][0].split()
-                if numbers:
-                    assert len(numbers) == 1
-                    return box.fetch(numbers[0].decode(), "(RFC822)")[1][0][1]  # type: ignore[index,return-value]
-        assert time.monotonic() < deadline, f"nothing in {folder} meets {criteria}"
-        time.sleep(0.5)
-
-
-def until(what: Callable[[], Any], patience: float = 120.0) -> Any:
-    deadline = time.monotonic() + patience
-    while not (got := what()):
-        assert time.monotonic() < deadline, what
-        time.sleep(1)
-    return got
 
 
 def test_a_message_arrives_signed_and_is_found_by_a_word_in_it(stack: Stack, passwords: dict[str, str]):

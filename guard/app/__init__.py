@@ -161,7 +161,9 @@ class Daemon:
         await control.open()
         stack.push_async_callback(control.close)
         if config.http.listen:
-            server = await http.listen(config.http.listen, routes(engine.stats, self._view))
+            server = await http.listen(
+                config.http.listen, routes(engine.stats, self._view), config.http.token
+            )
             stack.callback(server.close)
 
     def _standing(self, ip: str) -> int:

@@ -25,6 +25,7 @@ from guard.config._values import (
     Text,
     ToAllow,
     ToDeny,
+    Token,
 )
 from guard.model import TRUSTED, Policy
 
@@ -122,6 +123,7 @@ class Http(Table):
     """[http]."""
 
     listen: Listen = "127.0.0.1:9780"
+    token: Token = ""
 
 
 class Control(Table):

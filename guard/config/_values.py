@@ -120,6 +120,15 @@ def listen(value: object) -> str:
     raise ValueError('an address and a port, such as "127.0.0.1:9780" or "[::1]:9780"; "" for none')
 
 
+def token(value: object) -> str:
+    """Return a token as it is; "" is none."""
+    if isinstance(value, str) and re.fullmatch(r"(?:[A-Za-z0-9._~+/-]{16,512}=*)?", value):
+        return value
+    raise ValueError(
+        '16 or more letters, digits and "-._~+/", such as `openssl rand -hex 16` makes; "" for none'
+    )
+
+
 def policy_listen(value: object) -> str:
     """Return `host:port` or `unix:///path` as it is."""
     if isinstance(value, str) and re.fullmatch(r"unix:///[^\0\s]{1,100}", value):
@@ -282,6 +291,7 @@ Unit = Annotated[str, BeforeValidator(unit)]
 SyslogTag = Annotated[str, BeforeValidator(tag)]
 Folder = Annotated[str, BeforeValidator(folder)]
 Text = Annotated[str, Field(min_length=1)]
+Token = Annotated[str, BeforeValidator(token)]
 Whole = BeforeValidator(whole)
 Count = Annotated[int, Whole, Field(ge=1, le=10**9)]
 Port = Annotated[int, Whole, Field(ge=1, le=65535)]

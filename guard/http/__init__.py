@@ -7,6 +7,7 @@ It reads a request line and headers of at most 8 KiB within 5 s, never a body, a
 from __future__ import annotations
 
 import asyncio
+import hmac
 import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -15,6 +16,7 @@ from typing import Final, NamedTuple
 HEAD_BYTES: Final = 8192
 PATIENCE: Final = 5.0  # seconds for the request, and again for taking the answer
 CONNECTIONS: Final = 64
+OPEN: Final = ("/healthz",)  # says no more than that the process lives
 # RFC 9112, 3: the target in origin form; what a scraper sends behind "?" is not ours.
 _REQUEST: Final = re.compile(rb"\A([A-Z]{1,16}) (/[!-~]{0,2048}) HTTP/1\.[01]\r?\Z")
 _FIELD: Final = re.compile(rb"\A([!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}):[ \t]*([ -~\t\x80-\xff]*)\Z")
@@ -36,8 +38,11 @@ class HttpError(Exception):
     """The address cannot be listened on; the text names it and the remedy."""
 
 
-async def listen(address: str, routes: Mapping[str, Route]) -> asyncio.Server:
-    """Serve `routes` by path on `host:port`.  Raises `HttpError`."""
+async def listen(address: str, routes: Mapping[str, Route], token: str = "") -> asyncio.Server:
+    """Serve `routes` by path on `host:port`.  Raises `HttpError`.
+
+    With a token all but those of `OPEN` want `Authorization: Bearer TOKEN` (RFC 6750, 2.1).
+    """
     host, _, port = address.rpartition(":")
     serving = asyncio.Semaphore(CONNECTIONS)
 
@@ -45,7 +50,7 @@ async def listen(address: str, routes: Mapping[str, Route]) -> asyncio.Server:
         try:
             if not serving.locked():
                 async with serving, asyncio.timeout(2 * PATIENCE):
-                    await _serve(reader, writer, routes)
+                    await _serve(reader, writer, routes, token)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # a client that went away, or one that is slow on purpose
         finally:
@@ -60,7 +65,7 @@ async def listen(address: str, routes: Mapping[str, Route]) -> asyncio.Server:
 
 
 async def _serve(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, routes: Mapping[str, Route]
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, routes: Mapping[str, Route], token: str
 ) -> None:
     try:
         async with asyncio.timeout(PATIENCE):
@@ -68,7 +73,7 @@ async def _serve(
     except asyncio.LimitOverrunError:
         method, answer = "GET", _refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
     else:
-        method, answer = _answer(head, routes)
+        method, answer = _answer(head, routes, token)
     lines = [
         f"HTTP/1.1 {answer.status.value} {answer.status.phrase}",
         f"Content-Type: {answer.type}",
@@ -76,6 +81,7 @@ async def _serve(
         "Cache-Control: no-store",
         "X-Content-Type-Options: nosniff",
         "Connection: close",
+        *(["WWW-Authenticate: Bearer"] if answer.status == HTTPStatus.UNAUTHORIZED else []),
         *(["Allow: GET, HEAD"] if answer.status == HTTPStatus.METHOD_NOT_ALLOWED else []),
     ]
     writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + (b"" if method == "HEAD" else answer.body))
@@ -84,7 +90,7 @@ async def _serve(
         writer.write_eof()
 
 
-def _answer(head: bytes, routes: Mapping[str, Route]) -> tuple[str, Answer]:
+def _answer(head: bytes, routes: Mapping[str, Route], token: str) -> tuple[str, Answer]:
     first, *fields = head[:-4].split(b"\r\n")
     request = _REQUEST.match(first)
     headers: dict[str, str] = {}
@@ -99,10 +105,16 @@ def _answer(head: bytes, routes: Mapping[str, Route]) -> tuple[str, Answer]:
     method, path = request[1].decode(), request[2].decode().partition("?")[0]
     if method not in {"GET", "HEAD"}:
         return method, _refusal(HTTPStatus.METHOD_NOT_ALLOWED)
+    if token and path not in OPEN and not _may(headers.get("authorization", ""), token):
+        return method, _refusal(HTTPStatus.UNAUTHORIZED)
     route = routes.get(path)
     if route is None:
         return method, _refusal(HTTPStatus.NOT_FOUND, f"; there is {', '.join(routes)}")
     return method, route(headers)
+
+
+def _may(authorization: str, token: str) -> bool:
+    return hmac.compare_digest(authorization.encode("latin-1"), f"Bearer {token}".encode())
 
 
 def _refusal(status: HTTPStatus, more: str = "") -> Answer:

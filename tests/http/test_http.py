@@ -12,14 +12,15 @@ from guard.http import Answer
 
 ROUTES: dict[str, http.Route] = {
     "/metrics": lambda headers: Answer(headers.get("accept", "-").encode(), "text/plain"),
+    "/healthz": lambda _: Answer(b"ok"),
 }
 
 
-def talk(*requests: bytes, patience: float = 5.0) -> list[bytes]:
+def talk(*requests: bytes, patience: float = 5.0, token: str = "") -> list[bytes]:
     """Return what the server answers to each request on a connection of its own, all opened at once."""
 
     async def converse() -> list[bytes]:
-        server = await http.listen("127.0.0.1:0", ROUTES)
+        server = await http.listen("127.0.0.1:0", ROUTES, token)
         port = server.sockets[0].getsockname()[1]
 
         async def one(request: bytes) -> bytes:
@@ -44,6 +45,27 @@ def test_a_get_is_answered_and_the_connection_closed():
     assert b"Connection: close" in head
     assert b"Content-Length: 14" in head
     assert body == b"text/a, text/b"
+
+
+def test_with_a_token_nobody_else_learns_anything_but_that_the_process_lives():
+    token = "0123456789abcdef"
+    ask = "GET {} HTTP/1.1\r\n{}\r\n"
+    header = "Authorization: {}\r\n"
+    wrong = [
+        header.format(text)
+        for text in (f"Bearer {token}0", f"Bearer {token[:-1]}", f"Basic {token}", "Bearer ", "\xff")
+    ]
+    requests = [ask.format("/metrics", field) for field in ("", *wrong)]
+    requests += [
+        ask.format("/metrics", header.format(f"Bearer {token}")),
+        ask.format("/healthz", ""),
+        ask.format("/no", ""),
+    ]
+
+    answers = talk(*(request.encode("latin-1") for request in requests), token=token)
+
+    assert [answer[9:12] for answer in answers] == [b"401"] * 6 + [b"200", b"200", b"401"]
+    assert b"WWW-Authenticate: Bearer" in answers[0]
 
 
 def test_a_head_has_no_body():

@@ -1,0 +1,17 @@
+#!/bin/sh
+# Writes the configuration from the environment and the secrets; becomes SOGo.
+set -eu
+install -d -o sogo -g sogo /run/sogo /var/lib/sogo /var/spool/sogo
+umask 027
+sed -e "s|@DATABASE@|mysql://sogo:$(cat /secrets/database_sogo)@mariadb:3306|" \
+    -e "s|@DOMAIN@|$MAIL_DOMAIN|" -e "s|@ZONE@|${TZ:-UTC}|" -e "s|@KEY@|$(cut -c1-32 /secrets/sogo_encryption)|" \
+    /opt/sogo/sogo.conf >/etc/sogo/sogo.conf
+chgrp sogo /etc/sogo/sogo.conf
+as_sogo() { setpriv --reuid=sogo --regid=sogo --init-groups env HOME=/var/lib/sogo "$@"; }
+( while sleep 300; do as_sogo sogo-tool expire-sessions 60 >/dev/null 2>&1; done ) &
+( while sleep 60; do as_sogo sogo-ealarms-notify >/dev/null 2>&1; done ) &
+# SOGo writes what happened to one stream and the requests to the other.  The guard joins the two, and needs them in the
+# order in which they were written: into one stream.
+exec 2>&1
+exec setpriv --reuid=sogo --regid=sogo --init-groups env HOME=/var/lib/sogo \
+    sogod -WONoDetach YES -WOLogFile - -WOPidFile /run/sogo/sogo.pid -WOPort 0.0.0.0:20000

@@ -1,0 +1,53 @@
+"""Log into SOGo as a person does, open the message of a subject, and keep what was seen: visit.py URL USER SUBJECT FOLDER.
+
+The password comes on standard input.  Prints the text of the opened message.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.expected_conditions import (
+    element_to_be_clickable,
+    presence_of_element_located,
+)
+from selenium.webdriver.support.ui import WebDriverWait
+
+url, user, subject, folder = sys.argv[1:]
+password = sys.stdin.readline().rstrip("\n")
+options = ChromeOptions()
+for flag in (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--window-size=1280,900",
+    "--ignore-certificate-errors",
+):
+    options.add_argument(flag)
+browser = Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+wait = WebDriverWait(browser, 60)
+try:
+    browser.get(url)
+    wait.until(element_to_be_clickable((By.CSS_SELECTOR, "input[name=username], #input_1"))).send_keys(user)
+    field = browser.find_element(By.CSS_SELECTOR, "input[type=password]")
+    browser.save_screenshot(f"{folder}/sogo-login.png")
+    field.send_keys(password, Keys.ENTER)
+    row = wait.until(element_to_be_clickable((By.XPATH, f"//*[contains(text(), '{subject}')]")))
+    browser.save_screenshot(f"{folder}/sogo-inbox.png")
+    row.click()
+    body = wait.until(
+        presence_of_element_located((By.CSS_SELECTOR, ".msg-body, .sg-mail-part, [class*=mailer_]"))
+    )
+    browser.save_screenshot(f"{folder}/sogo-message.png")
+    print(body.text)
+except Exception:
+    browser.save_screenshot(f"{folder}/sogo-failed.png")
+    Path(folder, "sogo-failed.html").write_text(browser.page_source)
+    raise
+finally:
+    browser.quit()

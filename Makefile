@@ -23,12 +23,12 @@ run: setup ## guard this host; without the right to use nftables, only observe
 
 test: setup check ## style, types, imports; what counts, on the compiled core; every test, on the sources
 	@MAILWARD_TEST_INSTALLED=1 $(BIN)/python -m pytest -rs $(TOGETHER) tests/replay tests/properties tests/test_cut.py tests/test_bounded.py
-	@$(BIN)/python -m pytest -rs $(TOGETHER) -m 'not docker and not servers'
+	@$(BIN)/python -m pytest -rs $(TOGETHER) -m 'not docker and not servers and not e2e'
 # More than half of the time tests wait for a kernel, a server or a daemon.
 TOGETHER := -n 5
 
 server-test: system .venv/.dev ## sources and fleets against real servers: Redis, journald, rsyslog, syslog-ng, Dovecot
-	@$(BIN)/python -m pytest -rs $(TOGETHER) -m 'servers and not docker'
+	@$(BIN)/python -m pytest -rs $(TOGETHER) -m 'servers and not docker and not e2e'
 
 docker-test: system .venv/.dev ## a ban against ports that Docker publishes: a real engine, a real container
 	@.ci/docker

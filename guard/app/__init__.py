@@ -17,7 +17,6 @@ import gc
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Coroutine
 from typing import Final
@@ -55,7 +54,6 @@ __all__ = ["CannotRunError", "run"]
 
 TICK: Final = 0.25  # seconds
 PARTING: Final = 6.0  # the most that what the sources still deliver may take when we stop
-SWITCH: Final = 0.0005  # seconds that the loop may wait for the store's thread, which is in no hurry
 REFRESH: Final = 60.0  # what is protected on this host
 _OWN_TABLES: Final = (REASON_TABLE, NAME_TABLE, *FLEET_TABLES)  # rows of the state that are not the engine's
 _AT_START_ONLY: Final = ("source", "firewall", "store", "http", "control", "limits")
@@ -313,7 +311,6 @@ def run(load: Callable[[], Config], user: str | None = None) -> None:
     faulthandler.enable()  # the watchdog ends a hang by SIGABRT: the log then says where it hung
     # The engine makes no cycles; a full collection over a million entries would hold up the loop for a second.
     gc.set_threshold(50_000, 20, 1000)
-    sys.setswitchinterval(SWITCH)
     try:
         asyncio.run(_run(load))
     except (ControlError, http.HttpError, StoreError) as error:

@@ -160,7 +160,7 @@ class Daemon:
         stack.push_async_callback(control.close)
         if config.http.listen:
             server = await http.listen(
-                config.http.listen, routes(engine.stats, self._view), config.http.token
+                config.http.listen, routes(engine, self._view, self._requests), config.http.token
             )
             stack.callback(server.close)
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from exporters.guard import DRIFTS, FleetState, Snapshot, SourceState
 from guard.app._enforcer import Enforcer
 from guard.app._fleet import Fleet
+from guard.app._history import History
 from guard.app._keeper import Keeper
 from guard.engine import Engine
 from guard.reader import when
@@ -51,10 +52,12 @@ class View:
         self._store = store.partition(":")[0]  # the rest may hold a password
         self._version = version()
         self._started = time.time()
+        self.history = History(engine.stats)
         self._samples: deque[tuple[float, int, int]] = deque()  # monotonic, lines, failures
 
     def sample(self) -> None:
         """Remember where the counters stand; called about every second."""
+        self.history.sample()
         now = time.monotonic()
         self._samples.append((now, self._engine.lines_read, self._engine.stats.auth_failures.total()))
         while now - self._samples[0][0] > _MINUTE:

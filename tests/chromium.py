@@ -1,15 +1,16 @@
 """A headless Chromium, spoken to over a pipe in its own DevTools protocol: no driver, no port, no package.
 
-    with chromium(folder) as browser:
-        page = browser.page("http://127.0.0.1:9780/", width=360)
-        page.value("document.title")
-        page.shot(folder / "page.png")
+with chromium(folder) as browser:
+    page = browser.page("http://127.0.0.1:9780/", width=360)
+    page.value("document.title")
+    page.shot(folder / "page.png")
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -166,7 +167,9 @@ class Page:
 
     def shot(self, path: Path, *, whole: bool = True) -> None:
         """Keep a picture of the page, or of what is seen of it."""
-        picture = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole, **self._clip(whole))
+        picture = self.ask(
+            "Page.captureScreenshot", format="png", captureBeyondViewport=whole, **self._clip(whole)
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(base64.b64decode(picture["data"]))
 
@@ -183,21 +186,15 @@ def chromium(folder: Path) -> Iterator[Browser]:
     program = requires_chromium()
     theirs_in, to = os.pipe()
     of, theirs_out = os.pipe()
+    ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]  # clear of 3 and 4
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-
-    def at_3_and_4() -> None:  # where it looks for its pipe
-        os.dup2(os.dup(theirs_in), 103)
-        os.dup2(os.dup(theirs_out), 104)
-        os.dup2(103, 3)
-        os.dup2(104, 4)
-
     process = subprocess.Popen(
-        [program, *FLAGS, *sandbox, f"--user-data-dir={folder / 'profile'}"],
+        ["bash", "-c", f'exec "$@" 3<&{ends[0]} 4>&{ends[1]}', "bash", program, *FLAGS, *sandbox, f"--user-data-dir={folder / 'profile'}"],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        preexec_fn=at_3_and_4, close_fds=False, env={**os.environ, "HOME": str(folder)},
+        pass_fds=ends, env={**os.environ, "HOME": str(folder)},
     )  # fmt: skip
-    os.close(theirs_in)
-    os.close(theirs_out)
+    for end in (theirs_in, theirs_out, *ends):
+        os.close(end)
     browser = Browser(process, to, of)
     try:
         yield browser

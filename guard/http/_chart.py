@@ -13,13 +13,13 @@ _MINUTE: Final = 60.0
 
 
 def top(highest: int) -> int:
-    """Return where the scale ends: 4, or 1, 2 or 5 times a power of ten that `highest` does not exceed."""
-    scale, steps = 1, (1, 2, 5)
+    """Return where the scale ends: an even, round number that `highest` does not exceed, 4 at least."""
+    power = 1
     while True:
-        for step in steps:
-            if step * scale >= max(4, highest):
-                return step * scale if highest > 4 else 4
-        scale *= 10
+        for step in (4, 6, 8, 10, 12, 16, 20, 24, 30):
+            if step * power >= highest:
+                return step * power
+        power *= 10
 
 
 def chart(key: str, title: str, one: str, points: Sequence[tuple[float, int]], now: float) -> str:
@@ -30,9 +30,10 @@ def chart(key: str, title: str, one: str, points: Sequence[tuple[float, int]], n
     scale = top(highest)
     total = sum(values.values())
     words = f"{many(total, one)} in the last hour"
+    words = words[0].upper() + words[1:]
     if total:
         peak = next(at for at, n in points if n == highest)
-        words += f"; most at {clock(peak, now)}, {number(highest)} within a minute; {number(values.get(end, 0))} in this one"
+        words += f"; {number(highest)} at the most, at {clock(peak, now)}; {number(values.get(end, 0))} so far in this minute"
     bars: list[str] = []
     for i in range(MINUTES):
         at = end - (MINUTES - 1 - i) * _MINUTE

@@ -55,4 +55,4 @@ def stamp(at: float, words: str) -> str:
 def icon(name: str, label: str = "") -> str:
     """Return one of the page's symbols; without a label it says nothing that the text beside it does not."""
     says = f'role="img" aria-label="{label}"' if label else 'aria-hidden="true"'
-    return f'<svg class="icon" {says}><use href="#{name}"/></svg>'
+    return f'<svg class="icon" {says}><use href="#sign-{name}"/></svg>'

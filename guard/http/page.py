@@ -44,7 +44,7 @@ _SYMBOLS: Final = {
     "logo": '<path d="M12 2.8 4.5 5.6v5.6c0 4.7 3 8.3 7.5 10 4.5-1.7 7.5-5.3 7.5-10V5.6z"/><path d="M7.8 9.2h8.4v6H7.8z"/><path d="m7.8 9.6 4.2 3.2 4.2-3.2"/>',
 }
 _SPRITE: Final = "".join(
-    f'<symbol id="{name}" viewBox="0 0 24 24">{paths}</symbol>' for name, paths in _SYMBOLS.items()
+    f'<symbol id="sign-{name}" viewBox="0 0 24 24">{paths}</symbol>' for name, paths in _SYMBOLS.items()
 )
 
 
@@ -87,7 +87,7 @@ def render(moment: Moment) -> bytes:
 <div class="charts">{failures}{bans}</div>
 {_chart.figures(minutes, now)}
 <div class="rest">
-<div class="parts">
+<div class="column">
 {_sources(status["sources"])}
 {_parts(moment)}
 {_protocols(moment.hour.failures)}
@@ -116,7 +116,7 @@ def _steps(moment: Moment) -> str:
     """The way from a failed login to the kernel: what was detected, decided, enforced, and what is missing."""
     status, hour = moment.status, moment.hour
     bans, dropped = status["bans"], status["firewall"]["dropped"]
-    failed, decided = sum(hour.failures.values()), sum(minute.bans for minute in hour.minutes)
+    failed, decided = sum(m.failures for m in hour.minutes), sum(m.bans for m in hour.minutes)
     held, foreign = sum(bans["enforced"].values()), sum(bans["foreign"].values())
     gap, packets = moment.gap(), sum(drops["packets"] for drops in dropped.values())
     if moment.observing():
@@ -150,7 +150,7 @@ def _sources(sources: list[Mapping[str, Any]]) -> str:
         else:
             level, word = "well", "read"
         lost = f", {number(source['lost'])} lost" if source["lost"] else ""
-        detail = f"<small>{text(source['detail'])}</small>" if source["detail"] else ""
+        detail = f" <small>{text(source['detail'])}</small>" if source["detail"] else ""
         rows.append(
             f'<tr class="{level}"><th scope="row">{text(source["name"])}{detail}</th><td class="state">{icon(level)}{word}{lost}</td>'
             f"<td>{span(source['lag'])}</td><td>{number(source['lines'])}</td></tr>"
@@ -170,7 +170,7 @@ def _parts(moment: Moment) -> str:
     unparsed, hour = status["attempts"]["unparsed"], moment.hour.unparsed
     rows = [
         ("Firewall", text(firewall["backend"]), wall_level, wall),
-        ("State", text(store["kind"]), *(("well", "saved") if store["up"] else ("trouble", "not saved"))),
+        ("Store", text(store["kind"]), *(("well", "saved") if store["up"] else ("trouble", "not saved"))),
         ("Configuration", f"taken {_moment(taken['taken'], now)}", *(("well", "in use") if taken["ok"] else ("trouble", "has mistakes"))),
         ("Unreadable lines", f"{number(hour)} in the last hour, {number(unparsed)} in all", *(("watch", "formats changed?") if hour else ("well", "none new"))),
         ("Lines", f"{number(status['rates']['lines_per_second'])} a second", "", ""),
@@ -188,7 +188,7 @@ def _protocols(failures: Mapping[str, int]) -> str:
     total = max(1, sum(failures.values()))
     body = "".join(
         f'<tr><th scope="row">{text(name)}</th><td>{number(n)}</td><td class="share"><svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
-        f'<rect width="{max(0.5, n * 100 / total):.3g}" height="8"/></svg><span>{n * 100 / total:.0f} %</span></td></tr>'
+        f'<rect width="{max(0.5, n * 100 / total):.3g}" height="8"/></svg><span>{f"{n * 100 // total}" if n * 100 >= total else "&lt;1"} %</span></td></tr>'
         for n, name in ranked
     )
     body = body or '<tr><td colspan="3" class="none">No login failed in the last hour.</td></tr>'
@@ -201,7 +201,7 @@ def _fleet(fleet: Mapping[str, Any] | None) -> str:
         return ""
     level, word = ("well", "in touch") if fleet["up"] else ("trouble", "out of reach")
     body = "".join(
-        f'<tr><th scope="row">{text(node["name"])}{"<small>this one</small>" if node["here"] else ""}</th>'
+        f'<tr><th scope="row">{text(node["name"])}{" <small>this one</small>" if node["here"] else ""}</th>'
         f"<td>{span(node['age'])} ago</td><td>{span(node['lag'])}</td><td>{number(node['pending'])}</td></tr>"
         for node in fleet["nodes"]
     )
@@ -229,7 +229,7 @@ def _bans(moment: Moment) -> str:
     body = body or '<tr><td colspan="5" class="none">Nobody is banned.</td></tr>'
     return _table("active", "Bans in force" if not moment.observing() else "Bans decided",
                   "Who is shut out, why and until when, newest first",
-                  ("Net", "Reason", "Since", "Ends", "Enforced"), body, note)  # fmt: skip
+                  ("Net", "Reason", "Since", "Ends", "State"), body, note, long=len(bans) > 10)  # fmt: skip
 
 
 def _ban(ban: Mapping[str, Any], now: float) -> str:
@@ -237,22 +237,31 @@ def _ban(ban: Mapping[str, Any], now: float) -> str:
     words = [f"{many(ban['failures'], 'failed login')}"] if ban["failures"] else []
     words += [text(ban["reason"])] if ban["reason"] else []
     words += [f"from {text(ban['node'])}"] if ban["node"] else []
-    more = f"<small>{', '.join(words)}</small>" if words else ""
+    more = f" <small>{', '.join(words)}</small>" if words else ""
     ends = "never" if ban["left"] is None else f"in {span(ban['left'])}"
     ends = ends if ban["until"] is None else stamp(_seconds_of(ban["until"]), ends)
-    held = f"{icon('well')}yes" if ban["enforced"] else f"{icon('trouble')}no"
+    held = f"{icon('well')}in force" if ban["enforced"] else f"{icon('trouble')}not in force"
     return (
         f'<tr><th scope="row">{text(ban["net"])}</th><td class="why">{rule}{more}</td>'
         f'<td>{_moment(ban["at"], now)}</td><td>{ends}</td><td class="state {"well" if ban["enforced"] else "trouble"}">{held}</td></tr>'
     )
 
 
-def _table(key: str, title: str, caption: str, columns: tuple[str, ...], body: str, note: str = "") -> str:
+def _table(
+    key: str,
+    title: str,
+    caption: str,
+    columns: tuple[str, ...],
+    body: str,
+    note: str = "",
+    *,
+    long: bool = False,
+) -> str:
     heads = "".join(f'<th scope="col">{column}</th>' for column in columns)
-    return (
-        f'<section class="card {key}" aria-labelledby="{key}"><h2 id="{key}">{title}</h2>{note}'
-        f"<table><caption>{caption}</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></section>"
-    )
+    table = f"<table><caption>{caption}</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
+    if long:  # it scrolls where there is room for two columns: so the keyboard must reach it
+        table = f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{key}" id="{key}-table">{table}</div>'
+    return f'<section class="card {key}" aria-labelledby="{key}"><h2 id="{key}">{title}</h2>{note}{table}</section>'
 
 
 def _seconds_of(when: str) -> float:

@@ -30,7 +30,7 @@ _COMPLAINTS = {"Runtime.exceptionThrown", "Log.entryAdded", "Audits.issueAdded",
 FLAGS = (
     "--headless=new", "--remote-debugging-pipe", "--no-first-run", "--no-default-browser-check", "--disable-gpu",
     "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-extensions", "--disable-breakpad", "--hide-scrollbars", "--force-color-profile=srgb", "--font-render-hinting=none",
+    "--disable-extensions", "--disable-breakpad", "--hide-scrollbars", "--disable-lcd-text", "--force-color-profile=srgb", "--font-render-hinting=none",
 )  # fmt: skip
 
 

@@ -47,7 +47,8 @@
     const stop = new AbortController();
     const timer = setTimeout(() => stop.abort(), PATIENCE);
     try {
-      const answer = await fetch("/", { cache: "no-store", credentials: "same-origin", signal: stop.signal });
+      // Without a user and password that stand in the address: a fetch refuses those, and the browser knows them.
+      const answer = await fetch(`${location.origin}/`, { cache: "no-store", credentials: "same-origin", signal: stop.signal });
       if (!answer.ok) throw new Error(`status ${answer.status}`);
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       if (!fresh.getElementById("page")) throw new Error("another page answers");

@@ -47,7 +47,7 @@ class Reader(html.parser.HTMLParser):
         assert self._open.pop() == tag
         self._apart(tag)
 
-    def _apart(self, tag):
+    def _apart(self, tag: str) -> None:
         if tag not in {"b", "code", "time", "small"}:
             self.words.append(" ")
 
@@ -148,7 +148,7 @@ def test_without_a_source_it_does_not_say_that_all_is_quiet():
     page = read(hour(), sources=down)
     assert "Not known" in page.text
     assert "Quiet" not in page.text
-    assert "Source mail is not read : Permission denied" in page.text
+    assert "Source mail is not read: Permission denied" in page.text
 
 
 @pytest.mark.parametrize(

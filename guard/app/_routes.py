@@ -8,15 +8,14 @@ from http import HTTPStatus
 from exporters import exposition, registry_of
 from exporters.guard import GuardCollector
 from guard.app._page import Page
-from guard.app._requests import Requests
 from guard.app._view import View
-from guard.engine import Engine
 from guard.http import Answer, Headers, Route
+from guard.stats import Stats
 
 
-def routes(engine: Engine, view: View, requests: Requests) -> dict[str, Route]:
+def routes(stats: Stats, view: View, page: Page) -> dict[str, Route]:
     """Return the pages by path."""
-    registry = registry_of(GuardCollector(engine.stats, view.snapshot))
+    registry = registry_of(GuardCollector(stats, view.snapshot))
 
     def metrics(headers: Headers) -> Answer:
         return Answer(*exposition(registry, headers.get("accept", "")))
@@ -33,5 +32,5 @@ def routes(engine: Engine, view: View, requests: Requests) -> dict[str, Route]:
         "/metrics": metrics,
         "/healthz": healthy,
         "/readyz": ready,
-        **Page(engine, view, requests).routes(),
+        **page.routes(),
     }

@@ -97,6 +97,10 @@ class View:
 
     def status(self) -> dict[str, object]:
         """Return what `mailward status --format json` shows."""
+        return {**self.brief(), "tracked": self._engine.tracked()}
+
+    def brief(self) -> dict[str, object]:
+        """Return the same without what is remembered: counting that takes long where it is much."""
         stats = self._engine.stats
         read: dict[str, int] = {}
         for (name, _), n in stats.lines.values.items():
@@ -127,7 +131,6 @@ class View:
                 "foreign": self._enforcer.foreign(),
                 "drift": {kind: stats.ban_drift.values.get((kind,), 0) for kind in DRIFTS},
             },
-            "tracked": self._engine.tracked(),
             "firewall": self._firewall(),
             "store": {"kind": self._store, "up": not self._keeper.trouble, "detail": self._keeper.trouble},
             "fleet": None if self._fleet is None else self._fleet.state(),

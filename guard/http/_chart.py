@@ -33,7 +33,9 @@ def chart(key: str, title: str, one: str, points: Sequence[tuple[float, int]], n
     words = words[0].upper() + words[1:]
     if total:
         peak = next(at for at, n in points if n == highest)
-        words += f"; {number(highest)} at the most, at {clock(peak, now)}; {number(values.get(end, 0))} so far in this minute"
+        words += (
+            f"; {number(highest)} at most, at {clock(peak, now)}; {number(values.get(end, 0))} in this minute"
+        )
     bars: list[str] = []
     for i in range(MINUTES):
         at = end - (MINUTES - 1 - i) * _MINUTE

@@ -31,7 +31,7 @@ class Moment(NamedTuple):
 
     at: float
     host: str
-    status: Mapping[str, Any]  # `Status`
+    status: Mapping[str, Any]  # `Status`, without `tracked`
     hour: Hour
     bans: Sequence[Mapping[str, Any]] = ()  # `ActiveBan`, newest first; without those of the deny list
     listed: int = 0  # bans of the deny list

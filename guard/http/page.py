@@ -174,7 +174,6 @@ def _parts(moment: Moment) -> str:
         ("Configuration", f"taken {_moment(taken['taken'], now)}", *(("well", "in use") if taken["ok"] else ("trouble", "has mistakes"))),
         ("Unreadable lines", f"{number(hour)} in the last hour, {number(unparsed)} in all", *(("watch", "formats changed?") if hour else ("well", "none new"))),
         ("Lines", f"{number(status['rates']['lines_per_second'])} a second", "", ""),
-        ("Remembered", f"{many(status['tracked']['address'], 'address', 'addresses')}", "", ""),
     ]  # fmt: skip
     body = "".join(
         f'<tr class="{level}"><th scope="row">{name}</th><td>{value}</td><td class="state">{icon(level) if level else ""}{word}</td></tr>'
@@ -260,7 +259,7 @@ def _table(
     heads = "".join(f'<th scope="col">{column}</th>' for column in columns)
     table = f"<table><caption>{caption}</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
     if long:  # it scrolls where there is room for two columns: so the keyboard must reach it
-        table = f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{key}" id="{key}-table">{table}</div>'
+        table = f'<div class="scroll" tabindex="0" role="group" aria-labelledby="{key}" id="{key}-table">{table}</div>'
     return f'<section class="card {key}" aria-labelledby="{key}"><h2 id="{key}">{title}</h2>{note}{table}</section>'
 
 

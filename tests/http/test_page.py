@@ -71,7 +71,6 @@ def status(**other: Any) -> dict[str, Any]:
         "rates": {"lines_per_second": 41.2, "failures_per_minute": 3.2},
         "attempts": {"failures": 0, "successes": 9, "unjudged": 0, "unparsed": 0},
         "bans": {"wanted": none, "enforced": none, "foreign": none},
-        "tracked": {"address": 10, "session": 3, "account": 1},
         "firewall": {"backend": "nftables", "up": True, "detail": "", "dropped": {"ipv4": {"packets": 1234, "bytes": 1}}},
         "store": {"kind": "sqlite", "up": True, "detail": ""}, "fleet": None,
         "configuration": {"taken": when(NOW - 3600), "ok": True},
@@ -268,7 +267,7 @@ def test_every_chart_says_in_words_what_it_draws():
         svg["aria-label"] for svg in read(hour(250, 3)).named("svg") if svg.get("role") == "img"
     ][:2]
     assert failures == (
-        "Failed logins a minute: 250 failed logins in the last hour; 250 at the most, at 21:10; 250 so far in this minute"
+        "Failed logins a minute: 250 failed logins in the last hour; 250 at most, at 21:10; 250 in this minute"
     )
     assert bans is not None
     assert bans.startswith("New bans a minute: 3 new bans in the last hour")

@@ -23,6 +23,14 @@ def number(n: float) -> str:
     return f"{n:,.0f}"
 
 
+def large(n: int) -> str:
+    """Return a count that may have no end in few characters."""
+    for size, unit in ((10**12, "T"), (10**9, "G"), (10**6, "M")):
+        if n >= size:
+            return f"{n / size:.3g} {unit}" if n < 1000 * size else f"{n // size:,} {unit}"
+    return number(n)
+
+
 def many(n: int, one: str, more: str = "") -> str:
     """Return `n` of something in words."""
     return f"{number(n) if n else 'no'} {one if n == 1 else more or one + 's'}"

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from guard.http import _chart
 from guard.http._moment import LATELY, MINUTES, Hour, Minute, Moment
-from guard.http._text import clock, icon, many, number, span, stamp, text
+from guard.http._text import clock, icon, large, many, number, span, stamp, text
 from guard.http._verdict import LAG, Verdict, attack, guarding
 
 __all__ = ["HEADERS", "LATELY", "MINUTES", "SHOWN", "Hour", "Minute", "Moment", "render"]
@@ -131,7 +131,7 @@ def _steps(moment: Moment) -> str:
         ("decided", "Decided", number(moment.wanted()), f"bans wanted now, {number(decided)} new in the last hour", ""),
         ("enforced", "Enforced", number(held), f"nets in the kernel{f', {number(foreign)} of them not ours' if foreign else ''}", ""),
         (f"gap {level}", "Gap", number(gap), apart, icon(level)),
-        ("dropped", "Dropped", number(packets), "packets of banned nets", ""),
+        ("dropped", "Dropped", large(packets), "packets of banned nets", ""),
     )  # fmt: skip
     items = "".join(
         f'<div class="{key}"><dt>{name}</dt><dd><b>{mark}{value}</b> <span>{words}</span></dd></div>'

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from guard.http import _chart
-from guard.http._text import many, span, text
+from guard.http._text import large, many, span, text
 from guard.http.page import SHOWN, Hour, Minute, Moment, render
 from guard.reader import when
 
@@ -292,6 +292,13 @@ def test_the_scale_is_a_round_number_not_far_above(highest):
 
 def test_numbers_and_spans_read_well():
     assert [many(0, "ban"), many(1, "ban"), many(1234, "ban")] == ["no bans", "1 ban", "1,234 bans"]
+    assert [large(n) for n in (0, 999_999, 1_234_567, 999_400_000, 5 * 10**9)] == [
+        "0",
+        "999,999",
+        "1.23 M",
+        "999 M",
+        "5 G",
+    ]
     assert [span(s) for s in (0.4, 99, 3600, 7 * 86400, math.inf)] == [
         "0 s",
         "99 s",

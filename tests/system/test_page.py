@@ -1,7 +1,7 @@
 """The page at `/` as a person sees it: a live guard, a replayed attack, the kernel's bans, a real browser.
 
 The pictures stay in MAILWARD_TEST_ARTIFACTS.  MAILWARD_TEST_PLAYS is how many seconds the attack takes: docs/page.png
-was made with 1500.  MAILWARD_TEST_AXE is an axe.min.js (npm's axe-core) that looks at the page as well.
+was made with 900.  MAILWARD_TEST_AXE is an axe.min.js (npm's axe-core) that looks at the page as well.
 """
 
 from __future__ import annotations

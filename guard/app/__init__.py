@@ -32,6 +32,8 @@ from guard.app._keeper import Keeper
 from guard.app._lists import Lists
 from guard.app._lockout import Lockout
 from guard.app._names import NAME_TABLE, Names
+from guard.app._newest import Newest
+from guard.app._page import Page
 from guard.app._pipeline import Pipeline
 from guard.app._place import REFUSED, CannotRunError
 from guard.app._requests import REASON_TABLE, Requests
@@ -129,7 +131,8 @@ class Daemon:
             _place.suspicion_of(firewall),
             keep_foreign=config.firewall.foreign == "keep",
         )
-        self._pipeline = Pipeline(engine, self._enforcer.take, Lockout(engine, self._protected))
+        newest = Newest(engine.active_bans, self._enforcer.take)
+        self._pipeline = Pipeline(engine, newest.take, Lockout(engine, self._protected))
         self._enforcer.refused = self._pipeline.take_back
         self._closer = Closer(ports, sessions.ports)
         if config.firewall.close_sockets and firewall.name != "none":
@@ -159,8 +162,9 @@ class Daemon:
         await control.open()
         stack.push_async_callback(control.close)
         if config.http.listen:
+            page = Page(newest, self._view, self._requests)
             server = await http.listen(
-                config.http.listen, routes(engine.stats, self._view), config.http.token
+                config.http.listen, routes(engine.stats, self._view, page), config.http.token
             )
             stack.callback(server.close)
 

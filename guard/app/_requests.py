@@ -96,11 +96,12 @@ class Requests:
         bans = sorted(self._engine.active_bans(), key=lambda ban: ban.at)
         return {
             "schema": "mailward.bans/1",
-            "bans": [self._shown(ban) for ban in bans],
+            "bans": [self.shown(ban) for ban in bans],
             "foreign": list(self._enforcer.strangers()),
         }
 
-    def _shown(self, ban: Ban) -> dict[str, object]:
+    def shown(self, ban: Ban) -> dict[str, object]:
+        """Return a ban as docs/json.md has it."""
         endless = math.isinf(ban.until)
         return {
             **ban_values(ban),

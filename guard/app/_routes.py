@@ -1,4 +1,4 @@
-"""What the HTTP port answers: metrics, and whether the daemon lives and is ready."""
+"""What the HTTP port answers: metrics, whether the daemon lives and is ready, and the page."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from http import HTTPStatus
 
 from exporters import exposition, registry_of
 from exporters.guard import GuardCollector
+from guard.app._page import Page
 from guard.app._view import View
 from guard.http import Answer, Headers, Route
 from guard.stats import Stats
 
 
-def routes(stats: Stats, view: View) -> dict[str, Route]:
+def routes(stats: Stats, view: View, page: Page) -> dict[str, Route]:
     """Return the pages by path."""
     registry = registry_of(GuardCollector(stats, view.snapshot))
 
@@ -27,4 +28,9 @@ def routes(stats: Stats, view: View) -> dict[str, Route]:
         status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
         return Answer(json.dumps(parts).encode() + b"\n", "application/json", status)
 
-    return {"/metrics": metrics, "/healthz": healthy, "/readyz": ready}
+    return {
+        "/metrics": metrics,
+        "/healthz": healthy,
+        "/readyz": ready,
+        **page.routes(),
+    }

@@ -12,6 +12,7 @@ from typing import Any, Final
 from exporters.guard import DRIFTS, FleetState, Snapshot, SourceState
 from guard.app._enforcer import Enforcer
 from guard.app._fleet import Fleet
+from guard.app._history import History
 from guard.app._keeper import Keeper
 from guard.engine import Engine
 from guard.reader import when
@@ -51,10 +52,12 @@ class View:
         self._store = store.partition(":")[0]  # the rest may hold a password
         self._version = version()
         self._started = time.time()
+        self.history = History(engine.stats)
         self._samples: deque[tuple[float, int, int]] = deque()  # monotonic, lines, failures
 
     def sample(self) -> None:
         """Remember where the counters stand; called about every second."""
+        self.history.sample()
         now = time.monotonic()
         self._samples.append((now, self._engine.lines_read, self._engine.stats.auth_failures.total()))
         while now - self._samples[0][0] > _MINUTE:
@@ -94,6 +97,10 @@ class View:
 
     def status(self) -> dict[str, object]:
         """Return what `mailward status --format json` shows."""
+        return {**self.brief(), "tracked": self._engine.tracked()}
+
+    def brief(self) -> dict[str, object]:
+        """Return the same without what is remembered: counting that takes long where it is much."""
         stats = self._engine.stats
         read: dict[str, int] = {}
         for (name, _), n in stats.lines.values.items():
@@ -124,7 +131,6 @@ class View:
                 "foreign": self._enforcer.foreign(),
                 "drift": {kind: stats.ban_drift.values.get((kind,), 0) for kind in DRIFTS},
             },
-            "tracked": self._engine.tracked(),
             "firewall": self._firewall(),
             "store": {"kind": self._store, "up": not self._keeper.trouble, "detail": self._keeper.trouble},
             "fleet": None if self._fleet is None else self._fleet.state(),

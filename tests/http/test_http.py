@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import socket
 
 import pytest
 
@@ -39,7 +41,9 @@ def talk(*requests: bytes, patience: float = 5.0, token: str = "") -> list[bytes
 
 
 def test_a_get_is_answered_and_the_connection_closed():
-    [answer] = talk(b"GET /metrics?x=1 HTTP/1.1\r\nHost: x\r\nAccept: text/a\r\naccept: text/b\r\n\r\n")
+    [answer] = talk(
+        b"GET /metrics?x=1 HTTP/1.1\r\nHost: localhost:9780\r\nAccept: text/a\r\naccept: text/b\r\n\r\n"
+    )
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"Connection: close" in head
@@ -66,6 +70,55 @@ def test_with_a_token_nobody_else_learns_anything_but_that_the_process_lives():
 
     assert [answer[9:12] for answer in answers] == [b"401"] * 6 + [b"200", b"200", b"401"]
     assert b"WWW-Authenticate: Bearer" in answers[0]
+
+
+def basic(user_and_password: str) -> str:
+    return f"Basic {base64.b64encode(user_and_password.encode()).decode()}"
+
+
+def test_a_browser_may_send_the_token_as_a_password():
+    token = "0123456789abcdef"
+    right = [basic(f":{token}"), basic(f"anybody:{token}"), f"bearer {token}"]
+    wrong = [basic(token), basic(f"{token}:"), basic(f"a:{token}0"), basic(f"a:b:{token}"), "Basic !", "Basic", f"Digest {token}"]  # fmt: skip
+    answers = talk(
+        *(f"GET /metrics HTTP/1.1\r\nAuthorization: {field}\r\n\r\n".encode() for field in right + wrong), token=token
+    )  # fmt: skip
+    assert [answer[9:12] for answer in answers] == [b"200"] * len(right) + [b"401"] * len(wrong)
+    assert b'WWW-Authenticate: Basic realm="mailward"' in answers[-1]
+
+
+OWN = socket.gethostname()
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *((host, b"200") for host in ("127.0.0.1:9780", "[::1]:9780", "localhost", "LocalHost.:80", OWN, "192.0.2.7")),
+        *((host, b"421") for host in ("evil.example", "evil.example:9780", "127.0.0.1.evil.example", "localhost, x", "[::1", "a:b:c", "[evil]", "127.0.0.1@evil.example", "localhost.evil.example:1")),
+    ],
+)  # fmt: skip
+def test_a_name_that_was_made_to_lead_here_is_not_answered(host, status):
+    metrics, healthy = talk(
+        f"GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n".encode(),
+        f"GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n".encode(),
+    )
+    assert metrics[9:12] == status
+    assert healthy[9:12] == b"200"
+
+
+def test_with_a_token_any_name_will_do():
+    token = "0123456789abcdef"
+    [answer] = talk(
+        f"GET /metrics HTTP/1.1\r\nHost: mx1.example.org\r\nAuthorization: Bearer {token}\r\n\r\n".encode(),
+        token=token,
+    )
+    assert answer[9:12] == b"200"
+
+
+def test_a_route_may_add_fields(monkeypatch):
+    monkeypatch.setitem(ROUTES, "/", lambda _: Answer(b"page", "text/html", fields=("Referrer-Policy: x",)))
+    [answer] = talk(b"GET / HTTP/1.1\r\n\r\n")
+    assert b"\r\nReferrer-Policy: x\r\n" in answer
 
 
 def test_a_head_has_no_body():

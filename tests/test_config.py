@@ -471,6 +471,10 @@ ports = []
         ('http.listen = "9780"', "http.listen", "an address and a port"),
         ('http.token = "secret"', "http.token", "16 or more letters"),
         ('http.listen = "127.0.0.1:99999"', "http.listen", "an address and a port"),
+        ('http.listen = "127.0.0.1%:9780"', "http.listen", "an address and a port"),
+        ('http.listen = "127.0.0.1%a/b:9780"', "http.listen", "an address and a port"),
+        ('http.listen = "127.0.0.1%sixteen-letters-:9780"', "http.listen", "an address and a port"),
+        ('http.listen = "localhost%lo:9780"', "http.listen", "an address where an interface is named"),
         ('exporters.mail = "perhaps"', "exporters.mail", "true or false"),
         ('log.level = "loud"', "log.level", "one of 'debug', 'info', 'warning' or 'error'"),
         ('source = [{ type = "pigeon" }]', "source[1]", "one of 'file', 'stdin'"),
@@ -516,6 +520,7 @@ ports = []
         ),
         ("source = [{ type = 'auth_policy', listen = '[::]:4001' }]", "source[1].key", "a key, since others"),
         ("source = [{ type = 'auth_policy', listen = '192.0.2.1:4001' }]", "source[1].key", "a key, since"),
+        ("source = [{ type = 'auth_policy', listen = '[::]%br0:4001' }]", "source[1].key", "a key, since"),
         (
             "source = [{ type = 'auth_policy', key = 'ü' }]",
             "source[1].key",

@@ -11,12 +11,15 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from guard import addresses
+from guard.listening import parts
 
 UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s?([smhdw])", re.ASCII)
 LABEL: Final = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
 HOST: Final = re.compile(rf"(?:{LABEL}\.)*{LABEL}\.?", re.ASCII)
 LISTEN: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})", re.ASCII)
+# An interface's name as the kernel takes it (dev_valid_name), less what would be hard to read here.
+_INTERFACE: Final = re.compile(r"([^%]+)%[A-Za-z0-9._@-]{1,15}(:\d{1,5})", re.ASCII)
 UNIT: Final = re.compile(  # systemd.unit(5)
     r"[A-Za-z0-9:_.\\-]{1,200}(?:@[A-Za-z0-9:_.\\*-]{0,200})?\.(?:service|scope|slice)", re.ASCII
 )
@@ -113,8 +116,12 @@ def _host(value: object) -> str | None:
 
 
 def listen(value: object) -> str:
-    """Return `host:port` as it is; "" listens nowhere."""
+    """Return `host:port` or `address%interface:port` as it is; "" listens nowhere."""
     match = LISTEN.fullmatch(value) if isinstance(value, str) else None
+    if isinstance(value, str) and (bound := _INTERFACE.fullmatch(value)):
+        match = LISTEN.fullmatch(bound[1] + bound[2])
+        if match and not _is_address(match[1].strip("[]")):
+            raise ValueError('an address where an interface is named, such as "172.29.80.1%br-mailward:9780"')
     if isinstance(value, str) and (not value or (match and 0 < int(match[2]) <= 65535)):
         return value
     raise ValueError('an address and a port, such as "127.0.0.1:9780" or "[::1]:9780"; "" for none')
@@ -147,11 +154,16 @@ def is_local(address: str) -> bool:
     """Does only this host reach an address to listen on, as this module returns it?"""
     if address.startswith("unix:"):
         return True
-    host = address.rpartition(":")[0].strip("[]")
+    host, _, _ = parts(address)
+    return ip_address(host).is_loopback if _is_address(host) else host == "localhost"
+
+
+def _is_address(host: str) -> bool:
     try:
-        return ip_address(host).is_loopback
+        ip_address(host)
     except ValueError:
-        return host == "localhost"
+        return False
+    return True
 
 
 def policy_key(value: object) -> str:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
+from guard.listening import parts, place
+
 HEAD_BYTES: Final = 8192
 PATIENCE: Final = 5.0  # seconds for the request, and again for taking the answer
 CONNECTIONS: Final = 64
@@ -45,15 +47,15 @@ class HttpError(Exception):
 
 
 async def listen(address: str, routes: Mapping[str, Route], token: str = "") -> asyncio.Server:
-    """Serve `routes` by path on `host:port`.  Raises `HttpError`.
+    """Serve `routes` by path on `host:port` (see guard.listening).  Raises `HttpError`.
 
     With a token all but those of `OPEN` want `Authorization: Bearer TOKEN` (RFC 6750, 2.1), or, as browsers send it,
     the token as the password of any user (RFC 7617).  Without one, what listens on this host alone answers only who
     calls it by an address or by this host's name: else a web page elsewhere, whose name was made to lead here, could
     read it through a browser on this host (DNS rebinding).
     """
-    host, _, port = address.rpartition(":")
-    door = _Door(token, () if token or not _is_loopback(host.strip("[]")) else _own_names())
+    host, _, _ = parts(address)
+    door = _Door(token, () if token or not _is_loopback(host) else _own_names())
     serving = asyncio.Semaphore(CONNECTIONS)
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,7 +69,7 @@ async def listen(address: str, routes: Mapping[str, Route], token: str = "") -> 
             writer.close()
 
     try:
-        return await asyncio.start_server(handle, host.strip("[]"), int(port), limit=HEAD_BYTES)
+        return await asyncio.start_server(handle, **place(address), limit=HEAD_BYTES)
     except OSError as error:
         raise HttpError(
             f'http.listen: {address}: {error.strerror or error}; choose another port, or "" for none'

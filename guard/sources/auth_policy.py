@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from guard import addresses
+from guard.listening import place
 from guard.sources import CHUNK_BYTES, Chunk, Health, Note, Put
 from guard.sources._backoff import Backoff
 from guard.sources._policy_requests import Connection, Request
@@ -111,8 +112,7 @@ class AuthPolicySource:
             return Connection(self._answer, self._connections, self._header, self._secret)
 
         if not self._listen.startswith("unix://"):
-            host, _, port = self._listen.rpartition(":")
-            return await loop.create_server(connected, host.strip("[]"), int(port))
+            return await loop.create_server(connected, **place(self._listen))
         path = self._listen.removeprefix("unix://")
         _clear(path)
         mask = os.umask(0o117)  # mode 0660: the proxy's group

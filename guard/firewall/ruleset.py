@@ -68,6 +68,12 @@ def width_of(name: str) -> Width | None:
     return width if 1 <= width.length <= _FULL[width.family] and hash_set(width) == name else None
 
 
+def _types(family: int) -> tuple[object, ...]:
+    """Return what libnftables may tell of a set's keys: up to 1.0 their type, from 1.1 on the expression, too."""
+    protocol, field = _FIELD[family].split()
+    return (_TYPE[family], {"typeof": {"payload": {"protocol": protocol, "field": field}}})
+
+
 class Ruleset:
     """The names and commands of one table.  `widths` are those that have a set; `always` of them have one unasked."""
 
@@ -105,7 +111,8 @@ class Ruleset:
         table = f"inet {self.table}"
         lines = [f"add table {table}"]
         for width in sorted(self.widths):
-            kind = f"type {_TYPE[width.family]}; flags timeout; size {self.size};"
+            # Not `type ipv4_addr`: a set that nftables 1.1 declared so crashes whoever lists it with 1.0.6 (Debian 12).
+            kind = f"typeof {_FIELD[width.family]}; flags timeout; size {self.size};"
             lines.append(f"add set {table} {hash_set(width)} {{ {kind} }}")
         lines += [f"add counter {table} dropped{family}" for family in (4, 6)]
         match = ""
@@ -163,10 +170,8 @@ class Ruleset:
             width = width_of(entry["set"]["name"]) if "set" in entry else None
             if width is not None:
                 members = entry["set"]
-                if (members["type"], members.get("flags"), members.get("timeout")) != (
-                    _TYPE[width.family],
-                    ["timeout"],
-                    None,
+                if members["type"] not in _types(width.family) or (
+                    (members.get("flags"), members.get("timeout")) != (["timeout"], None)
                 ):
                     return False
         return True

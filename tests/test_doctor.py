@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+from typing import Any
 
 import pytest
 
@@ -58,8 +59,8 @@ def test_a_good_log_is_fine(tmp_path):
         ([failure("198.51.100.7", at=time.time() + 7200)], 0, "its newest time is +2.0 h"),
         ([f"{stamp()} mx dovecot: auth: passwd-file(alice,198.51.100.7,<abc>): some Password mismatch thing"], 0, "1 lines look like failed logins"),
         ([failure("10.0.0.1") for _ in range(6)], 0, "every client has an address of your own"),
-        ([f"{stamp()} mx dovecot: imap-login: Disconnected (auth failed, 3 attempts in 9 secs): user=<a>, method=PLAIN, rip=198.51.100.7, lip=192.0.2.1, TLS, session=<abc>"], 0, "Dovecot tells of failures only when a session ends"),
-        ([f"{stamp()} mx dovecot: imap-login: Disconnected (auth failed, 3 attempts in 9 secs): user=<a>, method=PLAIN, rip=198.51.100.7, lip=192.0.2.1, TLS"], 0, "Dovecot's lines have no session id"),
+        ([f"{stamp()} mx dovecot: imap-login: Disconnected: Inactivity (auth failed, 3 attempts in 9 secs): user=<a>, method=PLAIN, rip=198.51.100.7, lip=192.0.2.1, TLS, session=<abc>"], 0, "Dovecot tells of failures only when a session ends"),
+        ([f"{stamp()} mx dovecot: imap-login: Disconnected: Inactivity (auth failed, 3 attempts in 9 secs): user=<a>, method=PLAIN, rip=198.51.100.7, lip=192.0.2.1, TLS"], 0, "Dovecot's lines have no session id"),
     ],
 )  # fmt: skip
 def test_a_bad_log_is_told(tmp_path, lines, age, said):
@@ -96,7 +97,7 @@ def test_a_server_is_reached_or_not_and_its_password_is_not_shown():
     assert "geheim" not in str(refused)
 
 
-def status(**changes):
+def status(**changes: object) -> dict[str, Any]:
     return {
         "sources": [{"name": "mail", "up": True, "detail": ""}],
         "firewall": {"up": True, "detail": "", "backend": "nftables"},

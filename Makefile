@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --qui
 PINNED := --require-hashes --no-deps --only-binary :all: --requirement
 SOURCES := pyproject.toml hatch_build.py README.md $(shell find guard exporters -type f -not -name '*.pyc')
 
-.PHONY: run test server-test docker-test quick check bench demo install clean lock setup system
+.PHONY: run test server-test docker-test quick check bench demo stack install clean lock setup system
 .DELETE_ON_ERROR:
 
 run: setup ## guard this host; without the right to use nftables, only observe
@@ -48,6 +48,22 @@ bench: setup ## figures, each against a baseline measured in the same run
 
 demo: setup ## a captured attack and its end, in two network namespaces; the host's firewall stays as it is
 	@$(BIN)/python demo/attack.py
+
+stack: ## bring up the mail stack of compose.yaml; needs .env (cp .env.example .env)
+	@docker compose version >/dev/null || { echo 'docker compose is missing: install Docker Engine and its compose plugin' >&2; exit 3; }
+	@[ -f .env ] || { echo 'there is no .env: cp .env.example .env, and set MAIL_HOSTNAME and MAIL_DOMAIN in it' >&2; exit 2; }
+	@docker compose config --quiet
+	@docker compose up --detach --build
+	@echo 'waiting until every service is healthy, at most 10 minutes ...'
+	@for n in $$(seq 120); do \
+		bad=$$(docker compose ps --all --format '{{.Service}} {{.State}} {{.Health}} {{.ExitCode}}' \
+			| awk '!($$2 == "exited" && $$NF == 0) && !($$2 == "running" && $$3 !~ /starting|unhealthy/) { print $$1 }'); \
+		[ -n "$$bad" ] || break; sleep 5; \
+	done; [ -z "$$bad" ] || { echo "not healthy:" $$bad "(docker compose logs NAME)" >&2; exit 3; }
+	@docker compose logs --no-log-prefix provision | grep '^first mailbox' | tail -1
+	@docker compose run --rm --no-deps -T --entrypoint sh setup -c \
+		'echo "webmail: https://$$MAIL_HOSTNAME/"; echo "publish in DNS, beside the addresses of $$MAIL_HOSTNAME:"; \
+		exec python3 -s /opt/setup/administration.py dns "$$MAIL_DOMAIN"'
 
 install: setup ## for good, as root: into PREFIX, with a user and a systemd unit of its own
 	@$(PYTHON) -m venv $(PREFIX)

@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "deny": ("guard.cli.lists:deny", "List, add or remove nets that are always banned."),
     "status": ("guard.cli.status:status", "Show how the daemon does."),
     "check": ("guard.cli.check:check", "Check the configuration."),
+    "doctor": ("guard.cli.doctor:doctor", "Look at what makes a guard useless on this host."),
 }
 _STDIN: Final = "/dev/stdin"
 

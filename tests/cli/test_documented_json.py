@@ -189,6 +189,7 @@ def listings(reader: Reader, daemon: Daemon) -> None:
         ("DenyList", "deny"),
         ("Status", "status"),
         ("Check", "check"),
+        ("Doctor", "doctor"),
         *(
             ("ExplainAddress", "explain", "--ip", ip)
             for ip in (IP, "2001:db8::9", "203.0.113.1", "192.0.4.1")

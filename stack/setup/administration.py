@@ -1,4 +1,4 @@
-"""The stack's first start and its directory of mailboxes.
+"""The stack's directory of mailboxes, and the command that administers it.
 
     init                                     secrets, DKIM folders, a self-signed certificate: before anything else runs
     provision                                schema, first domain and mailbox: when the database is up
@@ -9,6 +9,13 @@
     alias   add ADDRESS GOTO | remove ADDRESS [GOTO] | list
 
 `docker compose run --rm setup mailbox add alice@example.org` prints the password it made, once.
+For example:
+
+    docker compose run --rm setup domain add example.net
+    docker compose run --rm setup mailbox add alice@example.net --name Alice --quota 5G
+    docker compose run --rm setup alias add info@example.net alice@example.net
+    docker compose run --rm setup dns example.net
+
 Every step is safe to run again.  Exit status: 0 done, 1 it is not so (no such mailbox), 2 wrong use, 3 no database.
 """
 
@@ -18,32 +25,15 @@ import argparse
 import os
 import re
 import secrets
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import bcrypt
 import pymysql
+from first_start import init, secret, signing_key
 from pymysql.cursors import Cursor
 
-SECRETS = Path("/secrets")  # one folder a service, each a volume that only that service mounts
-CERTIFICATES = Path("/certs")
-DKIM = Path("/dkim")
-RSPAMD = 990  # the user that signs, as stack/rspamd/Dockerfile makes it
-# Which secret goes to which services; the first one named is where it is looked for at the next start.
-WHO_KNOWS = {
-    "database_root": ("setup", "mariadb"),
-    "database_mail": ("setup", "mariadb", "dovecot", "postfix"),
-    "database_sogo": ("setup", "mariadb", "sogo"),
-    "database_exporter": ("setup", "mariadb", "exporters"),
-    "redis": ("setup", "redis", "rspamd", "guard", "exporters"),
-    "rspamd_controller": ("setup", "rspamd", "dovecot", "exporters"),
-    "guard_auth_policy": ("setup", "guard", "dovecot"),
-    "guard_metrics": ("setup", "guard", "exporters"),
-    "auth_policy_nonce": ("setup", "dovecot"),
-    "sogo_encryption": ("setup", "sogo"),
-}
 ADDRESS = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+")
 SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -51,60 +41,6 @@ SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 class NotSoError(Exception):
     """What was asked for is not so; the text says why."""
-
-
-def write(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write a file that nobody sees half written or with another mode."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        file.write(text)
-    fresh.rename(path)
-
-
-def secret(name: str) -> str:
-    """Return a secret, made at the first call."""
-    path = SECRETS / "setup" / name
-    if not path.exists():
-        write(path, secrets.token_urlsafe(32))
-    return path.read_text()
-
-
-# ------------------------------------------------------------------------------------------------------------- init
-
-
-def init() -> None:
-    """Make secrets and a certificate, where they are missing."""
-    for name, services in WHO_KNOWS.items():
-        text = secret(name)
-        for service in services[1:]:
-            folder = SECRETS / service
-            folder.mkdir(exist_ok=True)
-            folder.chmod(0o700)
-            if not (folder / name).exists() or (folder / name).read_text() != text:
-                write(folder / name, text)
-    self_signed(os.environ["MAIL_HOSTNAME"], os.environ["MAIL_DOMAIN"])
-
-
-def self_signed(host: str, domain: str) -> None:
-    """Make a certificate of our own until ACME has a real one: services must start, and say who they are."""
-    if (CERTIFICATES / "fullchain.pem").exists():
-        return
-    names = ",".join(
-        f"DNS:{n}" for n in (host, f"mta-sts.{domain}", f"autoconfig.{domain}", f"autodiscover.{domain}")
-    )
-    key, chain = CERTIFICATES / "privkey.pem.new", CERTIFICATES / "fullchain.pem.new"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "3650",
-         "-subj", f"/CN={host}", "-addext", f"subjectAltName={names}", "-keyout", key, "-out", chain],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    key.chmod(0o600)
-    key.rename(CERTIFICATES / "privkey.pem")
-    chain.rename(CERTIFICATES / "fullchain.pem")
-    print(
-        f"made a self-signed certificate for {host}: browsers and mail programs will ask until ACME has issued one"
-    )
 
 
 # -------------------------------------------------------------------------------------------------------- directory
@@ -181,22 +117,6 @@ def size(text: str) -> int:
 def add_domain(cursor: Cursor, name: str) -> None:
     signing_key(name)
     cursor.execute("INSERT IGNORE INTO domain (name) VALUES (%s)", (name,))
-
-
-def signing_key(domain: str) -> str:
-    """Return the public key with which others verify a domain's mail; makes the pair where there is none."""
-    path = DKIM / f"{domain}.mail.key"
-    if not path.exists():
-        made = subprocess.run(["openssl", "genrsa", "2048"], check=True, capture_output=True, text=True)
-        write(path, made.stdout, 0o400)
-        os.chown(path, RSPAMD, RSPAMD)
-    told = subprocess.run(
-        ["openssl", "rsa", "-in", path, "-pubout", "-outform", "PEM"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return "".join(line for line in told.stdout.splitlines() if not line.startswith("-----"))
 
 
 def records(domain: str) -> None:

@@ -27,6 +27,7 @@ from guard.app._checkpoints import Checkpoints
 from guard.app._closer import Closer
 from guard.app._enforcer import Enforcer
 from guard.app._fleet import FLEET_TABLES, fleet_of
+from guard.app._geo import Databases, Geo
 from guard.app._intake import Intake
 from guard.app._keeper import Keeper
 from guard.app._lists import Lists
@@ -95,7 +96,6 @@ class Daemon:
 
     async def _begin(self, config: Config, stack: contextlib.AsyncExitStack) -> None:
         """Make every part, in the order in which they need each other."""
-        ports = None if config.firewall.ports == "all" else config.firewall.ports
         sessions = SshSessions(config.firewall.ssh_ports)
         self._protected = Protected(config.lists.trusted, sessions)
         firewall = _place.firewall_of(config, self._protected)
@@ -131,9 +131,13 @@ class Daemon:
         )
         self._pipeline = Pipeline(engine, self._enforcer.take, Lockout(engine, self._protected))
         self._enforcer.refused = self._pipeline.take_back
-        self._closer = Closer(ports, sessions.ports)
+        self._closer = Closer(
+            None if config.firewall.ports == "all" else config.firewall.ports, sessions.ports
+        )
         if config.firewall.close_sockets and firewall.name != "none":
             self._enforcer.confirmed = self._closer.take
+        self._geo = Geo(Databases(config.geo.files), engine.active_bans())
+        self._pipeline.passed = self._geo.take
         self._configure(policy)
         self._pipeline.tick(time.time())
         try:
@@ -147,10 +151,19 @@ class Daemon:
         sources = self._intake.sources
         rows = [row for row in state.rows if row[0] in FLEET_TABLES]
         self._fleet = fleet_of(config, self._pipeline, rows, sources)
-        self._view = View(engine, self._enforcer, self._keeper, sources, config.store.own, self._fleet)
+        self._view = View(
+            engine, self._enforcer, self._keeper, sources, config.store.own, self._fleet, self._geo
+        )
         self._keeper.saved = self._intake.saved
         self._requests = Requests(
-            self._pipeline, self._enforcer, self._view, reasons, self._lists, self._reassert, self._fleet
+            self._pipeline,
+            self._enforcer,
+            self._view,
+            reasons,
+            self._lists,
+            self._reassert,
+            self._fleet,
+            self._geo,
         )
         self._checkpoints = Checkpoints(self._pipeline, self._keeper, self._view.sample, self._fleet)
         self._checkpoints.others += [self._requests.unsaved, self._lists.names.unsaved]
@@ -216,11 +229,13 @@ class Daemon:
             notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
                 config = await asyncio.to_thread(self._supported)  # long lists take their time
-            except ConfigError as error:
+                databases = await asyncio.to_thread(Databases, config.geo.files)
+            except (ConfigError, CannotRunError) as error:
                 self._view.reload_ok = False
-                for problem in error.problems:
+                for problem in error.problems if isinstance(error, ConfigError) else [error]:
                     logger().error("the configuration is not taken: the old one stays", problem=str(problem))
             else:
+                self._geo.load(databases, self._engine.active_bans())
                 await self._take(config)
             notify("READY=1")
 
@@ -268,7 +283,7 @@ class Daemon:
             work.append(self._closer.run())
         if self._fleet is not None:
             work.append(self._fleet.run())
-        return [*work, self._lists.run(self._relist)]
+        return [*work, self._geo.run(), self._lists.run(self._relist)]
 
     async def _ticks(self) -> None:
         while True:
@@ -290,8 +305,6 @@ class Daemon:
         """Read the sources; when all have ended, stop."""
         await self._intake.run()
         self._stop.set()
-
-    # -- the world -------------------------------------------------------------------------------------------------
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -37,7 +37,7 @@ from guard.app._pipeline import Pipeline
 from guard.app._place import REFUSED, CannotRunError
 from guard.app._requests import REASON_TABLE, Requests
 from guard.app._routes import routes
-from guard.app._systemd import notify, watchdog_seconds
+from guard.app._systemd import heartbeat, notify
 from guard.app._view import View
 from guard.clock import Clock
 from guard.config import AuthPolicyTable, Config, ConfigError
@@ -131,9 +131,8 @@ class Daemon:
         )
         self._pipeline = Pipeline(engine, self._enforcer.take, Lockout(engine, self._protected))
         self._enforcer.refused = self._pipeline.take_back
-        self._closer = Closer(
-            None if config.firewall.ports == "all" else config.firewall.ports, sessions.ports
-        )
+        ports = config.firewall.ports
+        self._closer = Closer(None if ports == "all" else ports, sessions.ports)
         if config.firewall.close_sockets and firewall.name != "none":
             self._enforcer.confirmed = self._closer.take
         self._geo = Geo(Databases(config.geo.files), engine.active_bans())
@@ -278,7 +277,13 @@ class Daemon:
             enforcer.keep(),
             self._keeper.run(),
         ]
-        work += [self._ticks(), self._heartbeat(), self._checkpoints.run(), self._reloads(), self._refresh()]
+        work += [
+            self._ticks(),
+            heartbeat(self._enforcer.answer),
+            self._checkpoints.run(),
+            self._reloads(),
+            self._refresh(),
+        ]
         if self._config.firewall.close_sockets and self._enforcer.backend != "none":
             work.append(self._closer.run())
         if self._fleet is not None:
@@ -289,17 +294,6 @@ class Daemon:
         while True:
             self._pipeline.tick(time.time())
             await asyncio.sleep(TICK)
-
-    async def _heartbeat(self) -> None:
-        """Tell systemd that the loop turns and the firewall's thread answers; a thread that hangs ends the beat.
-
-        The store's thread has no say: a disk that hangs would keep the next start from its state as well.
-        """
-        pause = watchdog_seconds()
-        while pause:
-            await self._enforcer.answer()
-            notify("WATCHDOG=1")
-            await asyncio.sleep(pause)
 
     async def _read(self) -> None:
         """Read the sources; when all have ended, stop."""

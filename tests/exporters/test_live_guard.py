@@ -85,17 +85,14 @@ def attack(first: int, count: int) -> list[str]:
     for n in range(first, first + count):
         ip = f"{11 + (n >> 16)}.{n >> 8 & 255}.{n & 255}.{n * 7 & 255}"
         head = stamp()
-        lines.append(
-            [
-                failure(ip, f"user{n}@example.org"),
-                f"{head} mx dovecot: imap-login: Disconnected (auth failed, 1 attempts in 2 secs): user=<u{n}>, "
-                f"method=PLAIN, rip={ip}, lip=192.0.2.1, TLS, session=<{session(ip)}>",
-                f"{head} mx postfix/smtpd[{n % 30000 + 1}]: warning: unknown[{ip}]: SASL LOGIN authentication failed: "
-                f"UGFzc3dvcmQ6, sasl_username=u{n}",
-                f"{head} mx dovecot: imap-login: Login: user=<u{n}>, method=PLAIN, rip={ip}, lip=192.0.2.1, "
-                f"mpid={n}, TLS, session=<{session(ip)}>",
-            ][n % 4]
+        at = f"rip={ip}, lip=192.0.2.1, TLS, session=<{session(ip)}>"
+        told = (
+            failure(ip, f"user{n}@example.org"),
+            f"{head} mx dovecot: imap-login: Disconnected (auth failed, 1 attempts in 2 secs): user=<u{n}>, method=PLAIN, {at}",
+            f"{head} mx postfix/smtpd[{n % 30000 + 1}]: warning: unknown[{ip}]: SASL LOGIN authentication failed: UGFzc3dvcmQ6, sasl_username=u{n}",
+            f"{head} mx dovecot: imap-login: Login: user=<u{n}>, method=PLAIN, {at}",
         )
+        lines.append(told[n % 4])
     return lines
 
 

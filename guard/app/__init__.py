@@ -270,25 +270,14 @@ class Daemon:
 
     def _work(self) -> list[Coroutine[None, None, None]]:
         enforcer = self._enforcer
-        work = [
-            self._pipeline.consume(),
-            enforcer.run(),
-            enforcer.watch(),
-            enforcer.keep(),
-            self._keeper.run(),
-        ]
-        work += [
-            self._ticks(),
-            heartbeat(self._enforcer.answer),
-            self._checkpoints.run(),
-            self._reloads(),
-            self._refresh(),
-        ]
+        work = [self._pipeline.consume(), enforcer.run(), enforcer.watch(), enforcer.keep()]
+        work += [self._keeper.run(), self._ticks(), heartbeat(enforcer.answer), self._checkpoints.run()]
+        work += [self._reloads(), self._refresh(), self._geo.run()]
         if self._config.firewall.close_sockets and self._enforcer.backend != "none":
             work.append(self._closer.run())
         if self._fleet is not None:
             work.append(self._fleet.run())
-        return [*work, self._geo.run(), self._lists.run(self._relist)]
+        return [*work, self._lists.run(self._relist)]
 
     async def _ticks(self) -> None:
         while True:

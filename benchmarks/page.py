@@ -21,6 +21,7 @@ from exporters import exposition, registry_of
 from exporters.guard import GuardCollector
 from guard import model
 from guard.app._enforcer import Enforcer
+from guard.app._geo import Databases, Geo
 from guard.app._keeper import Keeper
 from guard.app._lists import Lists
 from guard.app._lockout import Lockout
@@ -76,9 +77,10 @@ def main() -> None:
     engine = filled()
     protected = Protected(())
     enforcer = Enforcer(DryRunFirewall(), engine.stats, engine.active_bans)
-    view = View(engine, enforcer, Keeper(open_store("memory:")), [], "memory:", None)
+    geo = Geo(Databases([]), [])
+    view = View(engine, enforcer, Keeper(open_store("memory:")), [], "memory:", None, geo)
     pipeline = Pipeline(engine, enforcer.take, Lockout(engine, protected))
-    requests = Requests(pipeline, enforcer, view, {}, Lists(Names(())), list, None)
+    requests = Requests(pipeline, enforcer, view, {}, Lists(Names(())), list, None, geo)
     page = Page(Newest(engine.active_bans, enforcer.take), view, requests)
     registry = registry_of(GuardCollector(engine.stats, view.snapshot))
     view.sample()

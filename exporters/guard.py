@@ -105,6 +105,7 @@ class Snapshot(NamedTuple):
     reloaded: float  # seconds since the epoch
     reload_ok: bool
     fleet: FleetState | None = None
+    countries: tuple[Mapping[str, int], Mapping[str, int]] | None = None  # bans decided, bans in force
 
 
 class GuardCollector(Collector):
@@ -141,6 +142,17 @@ class GuardCollector(Collector):
             "bans_wanted", "family", "Bans that the rules and the administrator decided", now.wanted, FAMILIES
         )
         yield _gauge("bans_enforced", "family", "Bans that the kernel holds", now.enforced, FAMILIES)
+        gap = {
+            key: now.wanted.get(key, 0) - now.enforced.get(key, 0) + now.foreign.get(key, 0)
+            for key in FAMILIES
+        }
+        yield _gauge(
+            "enforcement_gap",
+            "family",
+            "Bans wanted that the kernel does not hold; 0 is as it should be",
+            gap,
+            FAMILIES,
+        )
         yield _gauge(
             "bans_foreign",
             "family",
@@ -165,6 +177,8 @@ class GuardCollector(Collector):
             yield GaugeMetricFamily(f"mailward_{name}", text, value=value)
         if now.fleet is not None:
             yield from _fleet(now.fleet)
+        if now.countries is not None:
+            yield from _countries(*now.countries)
 
 
 def _fleet(fleet: FleetState) -> Iterator[Metric]:
@@ -179,6 +193,16 @@ def _fleet(fleet: FleetState) -> Iterator[Metric]:
         "Events of the fleet that did not get through: no room, or too late",
         value=fleet.lost,
     )
+
+
+def _countries(decided: Mapping[str, int], in_force: Mapping[str, int]) -> Iterator[Metric]:
+    bans = CounterMetricFamily("mailward_country_bans", "Bans decided, by country", labels=["country"])
+    for country, n in decided.items():
+        bans.add_metric([country], n)
+    banned = GaugeMetricFamily("mailward_country_banned", "Bans in force, by country", labels=["country"])
+    for country, n in in_force.items():
+        banned.add_metric([country], n)
+    yield from (bans, banned)
 
 
 def _counter(family: _Family, counter: Counter) -> Metric:

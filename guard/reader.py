@@ -116,6 +116,7 @@ class Reader:
             merged = _MERGED.search(record.text)
             if merged is not None:
                 self.rest = self._split(record, merged.start())
+                self._families[family] -= 1  # what is left will be read as a line: both are one
         event = _parse(parser, record)
         if event is not None:
             self._ok[parser] += 1
@@ -153,6 +154,9 @@ class Reader:
 
     def look(self, text: str, start: int, end: int) -> int:
         """Return NOTHING (then the line text[start:end] is counted, and need not be cut out), NEW or KNOWN."""
+        if start == end:
+            self._families[0] += 1
+            return NOTHING
         opened = self._envelope
         origin = opened.peek(text, start, end)
         if origin is None or origin.whole:

@@ -132,7 +132,7 @@ def test_without_the_right_it_refuses_and_names_the_capability(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('[firewall]\nbackend = "none"\n[geo]\ndatabase = "/x.mmdb"', "not in this release"),
+        ('[firewall]\nbackend = "none"\n[geo]\ndatabase = "/x.mmdb"', "expected a MaxMind DB file"),
         ("[rules.brute_force]\nfailures = 0\nwindow = 5\nbogus = 1", "bogus"),
         ('[http]\nlisten = "203.0.113.1:1"', "203.0.113.1:1"),
     ],

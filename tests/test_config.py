@@ -754,11 +754,16 @@ def test_two_syslog_sources_share_no_address(problems):
     assert "another listen than source[1] has" in expected
 
 
-def test_what_this_release_does_not_have_is_valid_and_named(write):
+def test_a_geo_database_is_a_file_or_a_list_and_needs_a_package(write, monkeypatch):
     path = write('[geo]\ndatabase = "/srv/geo.mmdb"\n')
+    assert load(path).unsupported() == []
+    assert load(path).geo.files == ["/srv/geo.mmdb"]
+    assert load(write('[geo]\ndatabase = ["/srv/a", "/srv/b"]\n')).geo.files == ["/srv/a", "/srv/b"]
+    path = write('[geo]\ndatabase = "/srv/geo.mmdb"\n')
+    monkeypatch.setattr("guard.config._extras.find_spec", lambda _: None)
     [found] = load(path).unsupported()
     assert (found.file, found.line, found.key) == (str(path), 2, "geo.database")
-    assert "not in this release" in found.expected
+    assert "pip install mailward[geo]" in found.expected
     assert load(EXAMPLE).unsupported() == []
 
 

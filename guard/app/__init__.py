@@ -27,6 +27,7 @@ from guard.app._checkpoints import Checkpoints
 from guard.app._closer import Closer
 from guard.app._enforcer import Enforcer
 from guard.app._fleet import FLEET_TABLES, fleet_of
+from guard.app._geo import Databases, Geo
 from guard.app._intake import Intake
 from guard.app._keeper import Keeper
 from guard.app._lists import Lists
@@ -38,7 +39,7 @@ from guard.app._pipeline import Pipeline
 from guard.app._place import REFUSED, CannotRunError
 from guard.app._requests import REASON_TABLE, Requests
 from guard.app._routes import routes
-from guard.app._systemd import notify, watchdog_seconds
+from guard.app._systemd import heartbeat, notify
 from guard.app._view import View
 from guard.clock import Clock
 from guard.config import AuthPolicyTable, Config, ConfigError
@@ -97,7 +98,6 @@ class Daemon:
 
     async def _begin(self, config: Config, stack: contextlib.AsyncExitStack) -> None:
         """Make every part, in the order in which they need each other."""
-        ports = None if config.firewall.ports == "all" else config.firewall.ports
         sessions = SshSessions(config.firewall.ssh_ports)
         self._protected = Protected(config.lists.trusted, sessions)
         firewall = _place.firewall_of(config, self._protected)
@@ -134,9 +134,12 @@ class Daemon:
         newest = Newest(engine.active_bans, self._enforcer.take)
         self._pipeline = Pipeline(engine, newest.take, Lockout(engine, self._protected))
         self._enforcer.refused = self._pipeline.take_back
-        self._closer = Closer(ports, sessions.ports)
+        ports = config.firewall.ports
+        self._closer = Closer(None if ports == "all" else ports, sessions.ports)
         if config.firewall.close_sockets and firewall.name != "none":
             self._enforcer.confirmed = self._closer.take
+        self._geo = Geo(Databases(config.geo.files), engine.active_bans())
+        self._pipeline.passed = self._geo.take
         self._configure(policy)
         self._pipeline.tick(time.time())
         try:
@@ -150,10 +153,19 @@ class Daemon:
         sources = self._intake.sources
         rows = [row for row in state.rows if row[0] in FLEET_TABLES]
         self._fleet = fleet_of(config, self._pipeline, rows, sources)
-        self._view = View(engine, self._enforcer, self._keeper, sources, config.store.own, self._fleet)
+        self._view = View(
+            engine, self._enforcer, self._keeper, sources, config.store.own, self._fleet, self._geo
+        )
         self._keeper.saved = self._intake.saved
         self._requests = Requests(
-            self._pipeline, self._enforcer, self._view, reasons, self._lists, self._reassert, self._fleet
+            self._pipeline,
+            self._enforcer,
+            self._view,
+            reasons,
+            self._lists,
+            self._reassert,
+            self._fleet,
+            self._geo,
         )
         self._checkpoints = Checkpoints(self._pipeline, self._keeper, self._view.sample, self._fleet)
         self._checkpoints.others += [self._requests.unsaved, self._lists.names.unsaved]
@@ -220,11 +232,13 @@ class Daemon:
             notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
                 config = await asyncio.to_thread(self._supported)  # long lists take their time
-            except ConfigError as error:
+                databases = await asyncio.to_thread(Databases, config.geo.files)
+            except (ConfigError, CannotRunError) as error:
                 self._view.reload_ok = False
-                for problem in error.problems:
+                for problem in error.problems if isinstance(error, ConfigError) else [error]:
                     logger().error("the configuration is not taken: the old one stays", problem=str(problem))
             else:
+                self._geo.load(databases, self._engine.active_bans())
                 await self._take(config)
             notify("READY=1")
 
@@ -260,14 +274,9 @@ class Daemon:
 
     def _work(self) -> list[Coroutine[None, None, None]]:
         enforcer = self._enforcer
-        work = [
-            self._pipeline.consume(),
-            enforcer.run(),
-            enforcer.watch(),
-            enforcer.keep(),
-            self._keeper.run(),
-        ]
-        work += [self._ticks(), self._heartbeat(), self._checkpoints.run(), self._reloads(), self._refresh()]
+        work = [self._pipeline.consume(), enforcer.run(), enforcer.watch(), enforcer.keep()]
+        work += [self._keeper.run(), self._ticks(), heartbeat(enforcer.answer), self._checkpoints.run()]
+        work += [self._reloads(), self._refresh(), self._geo.run()]
         if self._config.firewall.close_sockets and self._enforcer.backend != "none":
             work.append(self._closer.run())
         if self._fleet is not None:
@@ -279,23 +288,10 @@ class Daemon:
             self._pipeline.tick(time.time())
             await asyncio.sleep(TICK)
 
-    async def _heartbeat(self) -> None:
-        """Tell systemd that the loop turns and the firewall's thread answers; a thread that hangs ends the beat.
-
-        The store's thread has no say: a disk that hangs would keep the next start from its state as well.
-        """
-        pause = watchdog_seconds()
-        while pause:
-            await self._enforcer.answer()
-            notify("WATCHDOG=1")
-            await asyncio.sleep(pause)
-
     async def _read(self) -> None:
         """Read the sources; when all have ended, stop."""
         await self._intake.run()
         self._stop.set()
-
-    # -- the world -------------------------------------------------------------------------------------------------
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -43,6 +43,7 @@ class Pipeline:
         # A stream has begun: until its position is saved a kill would lose its lines; or there is news for others.
         self.fresh = asyncio.Event()
         self.urgent = False  # what nobody can be asked for again is not saved yet
+        self.passed: Callable[[Sequence[Action]], None] = lambda _: None  # told what goes to the firewall
         self._enforce = enforce
         self._positions: dict[str, Position | None] = {}
         self._moved: set[str] = set()  # streams whose position changed since the last checkpoint
@@ -90,6 +91,7 @@ class Pipeline:
         if actions:
             actions, taken_back = self.lockout.admit(actions)
             self._enforce([*actions, *taken_back])
+            self.passed([*actions, *taken_back])
             _tell_all(actions, node)
             if len(self._actions) < _HISTORY:
                 self._actions += actions
@@ -101,7 +103,9 @@ class Pipeline:
 
     def take_back(self, refused: Sequence[Refused]) -> None:
         """Take what the firewall has refused: what it refuses for good is wanted no more."""
-        self._enforce(self.lockout.refused(refused))
+        unbans = self.lockout.refused(refused)
+        self._enforce(unbans)
+        self.passed(unbans)
 
     def tick(self, now: float) -> None:
         """Let time pass in the engine; tell when an outage of the password database begins and ends."""

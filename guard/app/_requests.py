@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 from guard import addresses
 from guard.app._enforcer import Enforcer
 from guard.app._fleet import Fleet
+from guard.app._geo import Geo
 from guard.app._lists import Lists
 from guard.app._pipeline import Pipeline
 from guard.app._view import View
@@ -49,6 +50,7 @@ class Requests:
         lists: Lists,
         reassert: Callable[[], list[Action]],
         fleet: Fleet | None,
+        geo: Geo,
     ) -> None:
         self.unsaved: list[tuple[str, str, str | None]] = []
         self._pipeline = pipeline
@@ -58,6 +60,7 @@ class Requests:
         self._reasons = reasons
         self._configured = lists
         self._reassert = reassert
+        self._geo = geo
         self._origins = {} if fleet is None else fleet.origins
         self._table: dict[str, Callable[[Request], Awaitable[object]]] = {
             "status": self._status,
@@ -71,6 +74,7 @@ class Requests:
             "deny": self._deny,
             "undeny": self._undeny,
             "explain": self._explain,
+            "origins": self._origins_of_bans,
         }
 
     async def handle(self, request: Request) -> object:
@@ -110,6 +114,7 @@ class Requests:
             "enforced": self._enforcer.holds(ban.net),
             "reason": self._reasons.get(ban.net),
             "node": self._origins.get(ban.net),
+            **self._where(ban.net),
         }
 
     async def _ban(self, request: Request) -> object:
@@ -193,7 +198,17 @@ class Requests:
         ip = addresses.read(str(request.get("ip", "")))
         if ip is None:
             raise ControlError(_WRONG, f"{request.get('ip')!r}: expected one address, such as 198.51.100.7")
-        return {"schema": "mailward.explain/1", "address": self._engine.explain_address(ip)}
+        known = {**self._engine.explain_address(ip), **self._where(ip)}
+        return {"schema": "mailward.explain/1", "address": known}
+
+    def _where(self, net: str) -> dict[str, object]:
+        place = self._geo.place(net)
+        return {"country": place.country, "asn": place.asn}
+
+    async def _origins_of_bans(self, _: Request) -> object:
+        if not self._geo.databases.files:
+            raise ControlError(_NOT_SO, "geo.database names no file: nobody knows where addresses are")
+        return self._geo.origins()
 
     async def _done(self, actions: Sequence[Action]) -> object:
         """Wait for the firewall; return what was done, each with the reason where it was not."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 PATIENCE: Final = 0.5  # seconds to wait where the service manager has not read what was said before
@@ -27,3 +29,15 @@ def watchdog_seconds() -> float:
         return 0.0
     usec = os.environ.get("WATCHDOG_USEC", "")
     return int(usec) / 2e6 if usec.isdigit() else 0.0
+
+
+async def heartbeat(answer: Callable[[], Awaitable[None]]) -> None:
+    """Tell systemd that the loop turns and the firewall's thread answers; a thread that hangs ends the beat.
+
+    The store's thread has no say: a disk that hangs would keep the next start from its state as well.
+    """
+    pause = watchdog_seconds()
+    while pause:
+        await answer()
+        notify("WATCHDOG=1")
+        await asyncio.sleep(pause)

@@ -12,6 +12,7 @@ from typing import Any, Final
 from exporters.guard import DRIFTS, FleetState, Snapshot, SourceState
 from guard.app._enforcer import Enforcer
 from guard.app._fleet import Fleet
+from guard.app._geo import Geo
 from guard.app._history import History
 from guard.app._keeper import Keeper
 from guard.engine import Engine
@@ -41,6 +42,7 @@ class View:
         sources: Sequence[Source],
         store: str,
         fleet: Fleet | None,
+        geo: Geo,
     ) -> None:
         self.reloaded = time.time()
         self.reload_ok = True
@@ -49,6 +51,7 @@ class View:
         self._keeper = keeper
         self._sources = sources
         self._fleet = fleet
+        self._geo = geo
         self._store = store.partition(":")[0]  # the rest may hold a password
         self._version = version()
         self._started = time.time()
@@ -79,6 +82,7 @@ class View:
             reloaded=self.reloaded,
             reload_ok=self.reload_ok,
             fleet=None if fleet is None else FleetState(fleet.up, fleet.alive(), fleet.pending, fleet.lost),
+            countries=(self._geo.bans, self._geo.banned) if self._geo.databases.files else None,
         )
 
     def ready(self) -> tuple[bool, dict[str, object]]:

@@ -26,6 +26,7 @@ _COMMANDS: Final = {
     "unban": ("guard.cli.bans:unban", "End the bans of a net."),
     "allow": ("guard.cli.lists:allow", "List, add or remove nets that are never banned."),
     "deny": ("guard.cli.lists:deny", "List, add or remove nets that are always banned."),
+    "origins": ("guard.cli.origins:origins", "Show where the bans in force come from."),
     "status": ("guard.cli.status:status", "Show how the daemon does."),
     "check": ("guard.cli.check:check", "Check the configuration."),
     "doctor": ("guard.cli.doctor:doctor", "Look at what makes a guard useless on this host."),

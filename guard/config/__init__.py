@@ -194,8 +194,8 @@ class Config(BaseSettings):
             for number, source in enumerate(self.source)
             if source.type in NEEDS and missing(source.type)
         ]
-        if self.geo.database:
-            found.append(self._problem(("geo", "database"), 'not in this release; expected ""'))
+        if self.geo.files and missing("maxminddb", "geo"):
+            found.append(self._problem(("geo", "database"), missing("maxminddb", "geo")))
         return found
 
     def _problem(self, path: KeyPath, text: str) -> Problem:

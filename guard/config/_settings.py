@@ -26,6 +26,7 @@ from guard.config._values import (
     ToAllow,
     ToDeny,
     Token,
+    file_path,
 )
 from guard.model import TRUSTED, Policy
 
@@ -141,7 +142,19 @@ class Exporters(Table):
 class Geo(Table):
     """[geo]."""
 
-    database: str = ""
+    database: str | list[FilePath] = ""
+
+    @field_validator("database")
+    @classmethod
+    def _absolute(cls, value: str | list[str]) -> str | list[str]:
+        return value if isinstance(value, list) or not value else file_path(value)
+
+    @property
+    def files(self) -> list[str]:
+        """The MaxMind DB files."""
+        if isinstance(self.database, list):
+            return self.database
+        return [self.database] if self.database else []
 
 
 class Log(Table):

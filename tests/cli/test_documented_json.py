@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 
 from tests.daemon import ROOT, Daemon, failure, mailward, session, stamp
+from tests.geo import database
 from tests.redis_server import RedisServer
 
 TEXT: Final = (ROOT / "docs/json.md").read_text(encoding="utf-8")
@@ -188,6 +189,7 @@ def listings(reader: Reader, daemon: Daemon) -> None:
         ("AllowList", "allow"),
         ("DenyList", "deny"),
         ("Status", "status"),
+        ("Origins", "origins"),
         ("Check", "check"),
         ("Doctor", "doctor"),
         *(
@@ -230,7 +232,8 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Daem
     denied.write_text("203.0.112.0/24\n")
     daemon.configure(
         f'[firewall]\nbackend = "none"\n[http]\nlisten = "127.0.0.1:{port}"\n'
-        f'[lists]\nallow = ["localhost", "192.0.5.1"]\ndeny = ["{denied}"]'
+        f'[lists]\nallow = ["localhost", "192.0.5.1"]\ndeny = ["{denied}"]\n'
+        f'[geo]\ndatabase = "{database(daemon.folder / "geo.mmdb")}"'
     )
     with daemon:
         daemon.write(*attack())

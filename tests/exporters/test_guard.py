@@ -33,6 +33,7 @@ CONTRACT = {
     "mailward_bans_wanted": ("gauge", {"family"}),
     "mailward_bans_enforced": ("gauge", {"family"}),
     "mailward_bans_foreign": ("gauge", {"family"}),
+    "mailward_enforcement_gap": ("gauge", {"family"}),
     "mailward_told": ("counter", {"kind", "result"}),
     "mailward_ban_drift": ("counter", {"kind"}),
     "mailward_dropped_packets": ("counter", {"family"}),

@@ -64,10 +64,10 @@ def test_it_refuses_what_the_kernel_would_be_spared():
 
 def test_it_is_bounded():
     firewall = DryRunFirewall(limit=2)
-    refused = firewall.apply([ban(f"192.0.2.{i}") for i in range(4)], NOW)
-    assert [item.action.net for item in refused] == ["192.0.2.2", "192.0.2.3"]
+    refused = firewall.apply([ban(f"198.51.100.{20 + i}") for i in range(4)], NOW)
+    assert [item.action.net for item in refused] == ["198.51.100.22", "198.51.100.23"]
     assert "2 nets" in refused[0].reason
-    assert firewall.apply([ban("198.51.100.0", 900)], NOW) == []
+    assert firewall.apply([ban("198.51.100.20", 900)], NOW) == []
 
 
 def test_flush_and_remove_forget_and_closing_does_not():

@@ -82,7 +82,7 @@ lock: ## pin again what pyproject.toml asks for
 	$(PYTHON) -m venv .build/uv && .build/uv/bin/python -m pip install --quiet uv==0.13.9
 	$(UV) --group build --output-file requirements.txt
 	$(UV) --group dev --constraint requirements.txt --output-file requirements-dev.txt
-UV := .build/uv/bin/uv pip compile pyproject.toml --extra redis --extra docker --universal --python-version 3.11 \
+UV := .build/uv/bin/uv pip compile pyproject.toml --extra redis --extra docker --extra geo --universal --python-version 3.11 \
 	--generate-hashes --no-header --upgrade --quiet
 
 # ---------------------------------------------------------------------------------------------- set-up, once

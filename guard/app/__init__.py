@@ -49,6 +49,7 @@ from guard.firewall.ssh_sessions import SshSessions
 from guard.log import logger
 from guard.model import Action, Policy
 from guard.store import StoreError
+from guard.traffic import Traffic
 
 __all__ = ["CannotRunError", "run"]
 
@@ -56,7 +57,7 @@ TICK: Final = 0.25  # seconds
 PARTING: Final = 6.0  # the most that what the sources still deliver may take when we stop
 REFRESH: Final = 60.0  # what is protected on this host
 _OWN_TABLES: Final = (REASON_TABLE, NAME_TABLE, *FLEET_TABLES)  # rows of the state that are not the engine's
-_AT_START_ONLY: Final = ("source", "firewall", "store", "http", "control", "limits")
+_AT_START_ONLY: Final = ("source", "firewall", "store", "http", "control", "limits", "exporters")
 
 
 class Daemon:
@@ -118,7 +119,8 @@ class Daemon:
         clock = Clock(year=None, zone=_place.local_zone(), now=time.time(), live=True)
         without = policy._replace(allow=(), deny=())  # long lists are taken once, by `_configure`
         reports = any(isinstance(table, AuthPolicyTable) for table in config.source)
-        self._engine = engine = Engine(without, clock=clock, keep=True, reports=reports)
+        traffic = Traffic() if config.exporters.mail else None
+        self._engine = engine = Engine(without, clock=clock, keep=True, reports=reports, traffic=traffic)
         if config.store.shared:
             engine.share()
         engine.restore(row for row in state.rows if row[0] not in _OWN_TABLES)
@@ -150,7 +152,14 @@ class Daemon:
         self._view = View(engine, self._enforcer, self._keeper, sources, config.store.own, self._fleet)
         self._keeper.saved = self._intake.saved
         self._requests = Requests(
-            self._pipeline, self._enforcer, self._view, reasons, self._lists, self._reassert, self._fleet
+            self._pipeline,
+            self._enforcer,
+            self._view,
+            reasons,
+            self._lists,
+            self._reassert,
+            self._fleet,
+            traffic,
         )
         self._checkpoints = Checkpoints(self._pipeline, self._keeper, self._view.sample, self._fleet)
         self._checkpoints.others += [self._requests.unsaved, self._lists.names.unsaved]
@@ -160,7 +169,7 @@ class Daemon:
         stack.push_async_callback(control.close)
         if config.http.listen:
             server = await http.listen(
-                config.http.listen, routes(engine.stats, self._view), config.http.token
+                config.http.listen, routes(engine.stats, self._view, traffic), config.http.token
             )
             stack.callback(server.close)
 

@@ -23,12 +23,15 @@ from guard.log import logger
 from guard.model import Action, Ban, readable
 from guard.reader import when
 from guard.report import ban_values
+from guard.senders import Geo
+from guard.traffic import Traffic
 
 _WRONG: Final = 2
 _NOT_SO: Final = 1
 _REFUSED: Final = 3
 _REASON: Final = 200  # characters kept of why somebody bans by hand
 _REASONS: Final = 10_000
+_BY: Final = {"messages": "messages", "recipients": "distinct_recipients", "networks": "networks"}
 REASON_TABLE: Final = "reason"
 
 Request = dict[str, Any]
@@ -37,7 +40,7 @@ Request = dict[str, Any]
 class Requests:
     """Answers requests.  `reasons` are what administrators gave with a ban, by net; `unsaved` goes to the checkpoint.
 
-    `lists` is what stands in configuration and files; `reassert` has the lists in force again.
+    `traffic`, with `geo` for the country of an address: who sends.  `lists` is what stands in configuration and files; `reassert` has the lists in force again.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class Requests:
         lists: Lists,
         reassert: Callable[[], list[Action]],
         fleet: Fleet | None,
+        traffic: Traffic | None = None,
+        geo: Geo | None = None,
     ) -> None:
         self.unsaved: list[tuple[str, str, str | None]] = []
         self._pipeline = pipeline
@@ -58,6 +63,8 @@ class Requests:
         self._reasons = reasons
         self._configured = lists
         self._reassert = reassert
+        self._traffic = traffic
+        self._geo = geo
         self._origins = {} if fleet is None else fleet.origins
         self._table: dict[str, Callable[[Request], Awaitable[object]]] = {
             "status": self._status,
@@ -71,6 +78,7 @@ class Requests:
             "deny": self._deny,
             "undeny": self._undeny,
             "explain": self._explain,
+            "top": self._top,
         }
 
     async def handle(self, request: Request) -> object:
@@ -193,6 +201,19 @@ class Requests:
         if ip is None:
             raise ControlError(_WRONG, f"{request.get('ip')!r}: expected one address, such as 198.51.100.7")
         return {"schema": "mailward.explain/1", "address": self._engine.explain_address(ip)}
+
+    async def _top(self, request: Request) -> object:
+        by, limit = request.get("by", "messages"), request.get("limit", 20)
+        if by not in _BY:
+            raise ControlError(_WRONG, f"by: expected one of {', '.join(_BY)}")
+        if type(limit) is not int or limit < 1:
+            raise ControlError(_WRONG, "limit: expected a number of accounts above 0")
+        if self._traffic is None:
+            raise ControlError(_NOT_SO, "mail is not counted: exporters.mail is false")
+        rows = self._traffic.senders.top(time.time(), self._geo)
+        rows.sort(key=lambda row: getattr(row, _BY[by]), reverse=True)  # stable: then by messages
+        accounts = [{**row._asdict(), "account": readable(row.account)} for row in rows[:limit]]
+        return {"schema": "mailward.top/1", "seconds": 3600, "count": len(rows), "accounts": accounts}
 
     async def _done(self, actions: Sequence[Action]) -> object:
         """Wait for the firewall; return what was done, each with the reason where it was not."""

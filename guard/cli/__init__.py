@@ -27,6 +27,7 @@ _COMMANDS: Final = {
     "allow": ("guard.cli.lists:allow", "List, add or remove nets that are never banned."),
     "deny": ("guard.cli.lists:deny", "List, add or remove nets that are always banned."),
     "status": ("guard.cli.status:status", "Show how the daemon does."),
+    "top": ("guard.cli.top:top", "List the accounts that send most."),
     "check": ("guard.cli.check:check", "Check the configuration."),
 }
 _STDIN: Final = "/dev/stdin"

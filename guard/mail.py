@@ -38,6 +38,7 @@ from guard.parsers import (
     postfix_verdict,
     sogo_requests,
 )
+from guard.parsers._grammar import queue_id, stands
 from guard.traffic import SERVICES, Traffic
 
 _POSTFIX: Final = SERVICES.index("postfix")
@@ -84,7 +85,8 @@ class Mail:
                 self._delivery(origin, text, _NOWHERE)
             return
         elif program == programs.CLEANUP:
-            if text.find("message-id=", start + 7, min(end, start + 37)) < 0:
+            colon = queue_id(text, start, end)
+            if not stands(": message-id=", text, colon, end):
                 self._reject(text, start, end)
             return
         elif program == programs.DOVECOT:
@@ -150,11 +152,13 @@ class Mail:
         event = self._event
         key = self._id(origin, text)
         if event.kind == QUEUED:
-            message = self.traffic.messages.peek(key)
-            if message is not None and message.protocol >= 0:
-                self.traffic.queued(key, self._time(text, head, stamp, at), event.count)
+            message = self.traffic.messages.get(key)
+            if message is not None and message.protocol >= 0:  # not from before our start, and not once more
+                self.traffic.queued(message, self._time(text, head, stamp, at), event.count)
         elif event.kind == REMOVED:
-            self.traffic.removed(key, self._time(text, head, stamp, at))
+            message = self.traffic.messages.take(key)
+            if message is not None:
+                self.traffic.removed(message, self._time(text, head, stamp, at))
         elif event.kind == TAKEN:
             self.traffic.taken(key, self._time(text, head, stamp, at), event.label)
         elif event.kind == DELIVERY:
@@ -214,8 +218,10 @@ class Mail:
     def _time(self, text: str, head: i64, stamp: str, at: float) -> float:
         if head >= 0:
             key: i64 = 0
-            for place in (4, 5, 7, 8, 10, 11, 13, 14):
-                key = key * 10 + ord(text[head + place])
+            place = head + 4
+            while place < head + 15:
+                key = key * 31 + ord(text[place])
+                place += 1
             if key != self._key:  # mostly it is the second of the line before
                 self._key = key
                 self._at = self._clock.read(text[head : head + 15])
@@ -229,8 +235,10 @@ class Mail:
 
 def _dovecots(text: str) -> int:
     """Return the place of the TLS that a login line names: a version where login_log_format_elements has it."""
-    at = text.rfind(", rip=")
-    for place, version in enumerate(TLS_VERSIONS[:4]):
-        if text.find(f", {version} with cipher ", at) > 0:
-            return place
-    return _OTHER if text.find(", TLS", at) > 0 or text.find(", secured", at) > 0 else _NONE
+    at = text.find(", TLS", text.rfind(", rip="))
+    if at > 0 and len(text) > at + 14:
+        if text.find("v1.", at) == at + 5 and text.find(" with cipher ", at) == at + 9:
+            minor = ord(text[at + 8]) - 48
+            return minor if 1 <= minor <= 3 else _OTHER
+        return _OTHER
+    return _OTHER if at > 0 or text.find(", secured", text.rfind(", rip=")) > 0 else _NONE

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from mypy_extensions import mypyc_attr
+
 from guard.bounded import Bounded, Entry
 
 Geo = Callable[[str], str | None]
@@ -24,6 +26,7 @@ _NAME: Final = 320  # characters of an address
 _PLACES: Final = 65_536
 
 
+@mypyc_attr(acyclic=True)
 class Account(Entry):
     """What one account sent over the last hour; a bucket is a number of STEPs since the epoch."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mypy_extensions import i64
+from mypy_extensions import i64, mypyc_attr
 
 from guard import addresses
 from guard.bounded import Bounded, Entry
@@ -84,6 +84,7 @@ class Spread:
         return found
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Message(Entry):
     """A message between its coming in and its end."""
 
@@ -135,16 +136,11 @@ class Traffic:
         self, key: str, at: float, protocol: i64, user: str | None = None, ip: str | None = None
     ) -> None:
         """A message begins to come in, `user` has logged in for it."""
-        if self.messages.peek(key) is not None:
-            self.messages.discard(key)  # the id of one that never came in whole is used again
         network = "" if user is None or ip is None else addresses.widen(ip, 24, 48)
         self.messages.put(key, Message(at, protocol, user, network), at)
 
-    def queued(self, key: str, at: float, recipients: int) -> None:
+    def queued(self, message: Message, at: float, recipients: int) -> None:
         """A message is in the queue: whole, and taken on."""
-        message = self.messages.get(key)
-        if message is None or message.protocol < 0:
-            return
         self.received[message.protocol] += 1
         message.protocol = -1
         user = message.user
@@ -168,13 +164,10 @@ class Traffic:
             if account is not None:
                 self.senders.written(account, whom, bounced=event.label == _BOUNCED)
 
-    def removed(self, key: str, at: float) -> None:
+    def removed(self, message: Message, at: float) -> None:
         """A message has left the queue."""
-        message = self.messages.peek(key)
-        if message is not None:
-            self.messages.discard(key)
-            if at >= message.at:
-                self.life.add(int((at - message.at) * MILLION))
+        if at >= message.at:
+            self.life.add(int((at - message.at) * MILLION))
 
     def session(self, service: i64, direction: i64, version: i64) -> None:
         """A session with TLS of a version, or without."""

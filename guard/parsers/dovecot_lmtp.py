@@ -41,6 +41,8 @@ def read(text: str, start: i64, end: i64, event: MailEvent) -> bool:
         return False
     if not (stands("lmtp(", text, start, end) or stands("lda(", text, start, end)):
         return False
+    if stands("(state=READY)", text, end - 13, end):  # the end of a session: half of the others
+        return False
     begin: i64 = text.find(": msgid=", start, end)
     if begin < 0:
         return False

@@ -51,8 +51,10 @@ def read(text: str, start: i64, end: i64, event: MailEvent) -> bool:
     if before < 0 or queue < 0 or connection < 0 or transmission < 0 or not stands(_DSN, text, at, end):
         return False
     event.stages = (before, queue, connection, transmission)
-    at = text.find(_STATUS, at, min(end, at + 24))
-    if at < 0 or at + 13 > end:
+    at += 6
+    while at < end and (ord(text[at]) == 46 or 48 <= ord(text[at]) <= 57):
+        at += 1
+    if at + 13 > end or not stands(_STATUS, text, at, end):
         return False
     event.kind = DELIVERY
     event.label = _result(text, at + 9)

@@ -24,25 +24,31 @@ def read(text: str, start: i64, end: i64, event: MailEvent) -> bool:
     c = ord(text[start]) if start < end else 0
     if c != 65 and not 84 <= c <= 86:  # Anonymous, Trusted, Untrusted, Verified
         return False
-    at: i64 = text.find(_ESTABLISHED, start, min(end, start + 40))
-    if at < 0 or not 7 <= at - start <= 9:
+    at = start + 7
+    if end < start + 60:
+        return False
+    while ord(text[at]) != 32 and at < start + 10:
+        at += 1
+    if not stands(_ESTABLISHED, text, at, end):
         return False
     at += 28
-    event.count = 1 if stands("to ", text, at, end) else 0
-    if event.count == 0 and not stands("from ", text, at, end):
+    event.count = 1 if ord(text[at]) == 116 else 0  # "to " or "from "
+    at = text.find("]:", at, end) + 2
+    if at < 2:
         return False
-    at = text.find("]: ", at, end) + 3  # or behind a port
-    if at == 2:
-        at = text.find(": ", text.find("]:", start, end) + 2, end) + 2
-    if at < 3:
-        return False
+    while at < end and 48 <= ord(text[at]) <= 57:  # a port
+        at += 1
+    at += 2 if at < end and ord(text[at]) == 58 else 1
     event.kind = TLS
-    event.label = _version(text, at, text.find(" ", at, end))
+    event.label = _version(text, at, end)
     return True
 
 
 def _version(text: str, at: i64, end: i64) -> i64:
-    if end - at == 7 and stands("TLSv1.", text, at, end):
+    if at + 8 > end or not stands("TLSv1", text, at, end):
+        return _OTHER
+    c = ord(text[at + 5])
+    if c == 46 and ord(text[at + 7]) == 32:
         minor = ord(text[at + 6]) - 48
         return minor if 1 <= minor <= 3 else _OTHER
-    return 0 if end - at == 5 and stands("TLSv1", text, at, end) else _OTHER
+    return 0 if c == 32 else _OTHER

@@ -24,7 +24,7 @@ class Engine(Elsewhere):
     """The guard without the world: no clock, no socket, no log call."""
 
     __slots__ = (
-        "_first", "_halves", "_keeper", "_kinds", "_last", "_oversize", "_reader", "_relevant", "_saved", "_sessions", "lines_read", "unparsed",
+        "_first", "_halves", "_keeper", "_kinds", "_last", "_oversize", "_reader", "_relevant", "_saved", "_sessions", "lines_read", "traffic", "unparsed",
     )  # fmt: skip
 
     def __init__(
@@ -41,6 +41,7 @@ class Engine(Elsewhere):
         `traffic`: counts the mail flow on the way; it decides nothing, and without it nothing is spent on it.
         """
         super().__init__(policy, Stats(), keep=keep)
+        self.traffic = traffic
         self._reader = Reader(clock, self.stats, traffic)
         self._sessions = Sessions(
             self.stats, max_sessions=policy.max_sessions, max_clients=policy.max_addresses, keep=keep

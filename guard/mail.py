@@ -86,7 +86,7 @@ class Mail:
             return
         elif program == programs.CLEANUP:
             colon = queue_id(text, start, end)
-            if not stands(": message-id=", text, colon, end):
+            if (colon > 0 and ord(text[colon + 2]) != 109) or stands(": milter-", text, colon, end):
                 self._reject(text, start, end)
             return
         elif program == programs.DOVECOT:

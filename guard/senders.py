@@ -30,15 +30,13 @@ _PLACES: Final = 65_536
 class Account(Entry):
     """What one account sent over the last hour; a bucket is a number of STEPs since the epoch."""
 
-    __slots__ = ("bounced", "bucket", "messages", "name", "networks", "pruned", "recipients", "whom")
+    __slots__ = ("bucket", "counts", "name", "networks", "pruned", "whom")
 
     def __init__(self, name: str, bucket: int) -> None:
         self.name = name
         self.bucket = bucket  # the newest one
         self.pruned = bucket
-        self.messages = [0] * _RING
-        self.recipients = [0] * _RING
-        self.bounced = [0] * _RING
+        self.counts = [0] * (3 * _RING)  # messages, recipients and bounces by bucket
         self.whom: dict[str, int] = {}  # recipient -> bucket in which it was last written to
         self.networks: dict[str, int] = {}
 
@@ -52,7 +50,7 @@ class Account(Entry):
             return
         for n in range(self.bucket + 1, min(bucket, self.bucket + _RING) + 1):
             place = n % _RING
-            self.messages[place] = self.recipients[place] = self.bounced[place] = 0
+            self.counts[place] = self.counts[place + _RING] = self.counts[place + 2 * _RING] = 0
         self.bucket = bucket
 
     def prune(self) -> None:
@@ -86,8 +84,8 @@ class Senders:
     def __init__(self, limit: int) -> None:
         self.accounts: Bounded[Account] = Bounded("account", limit, _RING * STEP, keep=False)
         self.forgotten = 0
-        self._remembered = 0  # recipients, at most
-        self._since = 0  # the bucket in which they were counted
+        self._remembered = 0  # recipients, at most: those forgotten since the last count among them
+        self._since = 0  # the bucket in which they were counted last
         self._places: dict[str, str | None] = {}  # network -> country, as asked before
 
     def sent(self, user: str, network: str, at: float, recipients: int) -> Account:
@@ -100,8 +98,8 @@ class Senders:
             self.accounts.put(name, account, at)
         account.advance(bucket)
         place = account.bucket % _RING
-        account.messages[place] += 1
-        account.recipients[place] += recipients
+        account.counts[place] += 1
+        account.counts[place + _RING] += recipients
         if network and (network in account.networks or len(account.networks) < MAX_NETWORKS):
             account.networks[network] = account.bucket
         return account
@@ -109,13 +107,13 @@ class Senders:
     def written(self, account: Account, whom: str, *, bounced: bool) -> None:
         """Note an attempt to deliver a message of the account to `whom`."""
         if bounced:
-            account.bounced[account.bucket % _RING] += 1
+            account.counts[account.bucket % _RING + 2 * _RING] += 1
         table = account.whom
         if whom not in table:
-            if account.bucket != self._since:
-                self._recount(account.bucket)
             if len(table) >= MAX_WHOM or self._remembered >= MAX_REMEMBERED:
                 account.prune()
+                if account.bucket > self._since:
+                    self._recount(account.bucket)
                 if len(table) >= MAX_WHOM or self._remembered >= MAX_REMEMBERED:
                     self.forgotten += 1
                     return
@@ -137,18 +135,18 @@ class Senders:
         for account in self.accounts.values():
             account.advance(bucket)
             account.prune()
-            messages = sum(account.messages)
+            messages = sum(account.counts[:_RING])
             if messages:
                 countries = None if geo is None else self._countries(account.networks, geo)
                 found.append(
                     Sender(
                         account.name,
                         messages,
-                        sum(account.recipients),
+                        sum(account.counts[_RING : 2 * _RING]),
                         len(account.whom),
                         len(account.networks),
                         countries,
-                        sum(account.bounced),
+                        sum(account.counts[2 * _RING :]),
                     )
                 )
         found.sort(key=_rank)

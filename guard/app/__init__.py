@@ -119,8 +119,8 @@ class Daemon:
         clock = Clock(year=None, zone=_place.local_zone(), now=time.time(), live=True)
         without = policy._replace(allow=(), deny=())  # long lists are taken once, by `_configure`
         reports = any(isinstance(table, AuthPolicyTable) for table in config.source)
-        traffic = Traffic() if config.exporters.mail else None
-        self._engine = engine = Engine(without, clock=clock, keep=True, reports=reports, traffic=traffic)
+        counted = Traffic() if config.exporters.mail else None
+        self._engine = engine = Engine(without, clock=clock, keep=True, reports=reports, traffic=counted)
         if config.store.shared:
             engine.share()
         engine.restore(row for row in state.rows if row[0] not in _OWN_TABLES)
@@ -152,14 +152,7 @@ class Daemon:
         self._view = View(engine, self._enforcer, self._keeper, sources, config.store.own, self._fleet)
         self._keeper.saved = self._intake.saved
         self._requests = Requests(
-            self._pipeline,
-            self._enforcer,
-            self._view,
-            reasons,
-            self._lists,
-            self._reassert,
-            self._fleet,
-            traffic,
+            self._pipeline, self._enforcer, self._view, reasons, self._lists, self._reassert, self._fleet
         )
         self._checkpoints = Checkpoints(self._pipeline, self._keeper, self._view.sample, self._fleet)
         self._checkpoints.others += [self._requests.unsaved, self._lists.names.unsaved]
@@ -169,7 +162,7 @@ class Daemon:
         stack.push_async_callback(control.close)
         if config.http.listen:
             server = await http.listen(
-                config.http.listen, routes(engine.stats, self._view, traffic), config.http.token
+                config.http.listen, routes(engine.stats, self._view, engine.traffic), config.http.token
             )
             stack.callback(server.close)
 

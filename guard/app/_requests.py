@@ -24,7 +24,6 @@ from guard.model import Action, Ban, readable
 from guard.reader import when
 from guard.report import ban_values
 from guard.senders import Geo
-from guard.traffic import Traffic
 
 _WRONG: Final = 2
 _NOT_SO: Final = 1
@@ -40,7 +39,7 @@ Request = dict[str, Any]
 class Requests:
     """Answers requests.  `reasons` are what administrators gave with a ban, by net; `unsaved` goes to the checkpoint.
 
-    `traffic`, with `geo` for the country of an address: who sends.  `lists` is what stands in configuration and files; `reassert` has the lists in force again.
+    `geo` names the country of an address.  `lists` is what stands in configuration and files; `reassert` has the lists in force again.
     """
 
     def __init__(
@@ -52,7 +51,6 @@ class Requests:
         lists: Lists,
         reassert: Callable[[], list[Action]],
         fleet: Fleet | None,
-        traffic: Traffic | None = None,
         geo: Geo | None = None,
     ) -> None:
         self.unsaved: list[tuple[str, str, str | None]] = []
@@ -63,7 +61,6 @@ class Requests:
         self._reasons = reasons
         self._configured = lists
         self._reassert = reassert
-        self._traffic = traffic
         self._geo = geo
         self._origins = {} if fleet is None else fleet.origins
         self._table: dict[str, Callable[[Request], Awaitable[object]]] = {
@@ -208,9 +205,10 @@ class Requests:
             raise ControlError(_WRONG, f"by: expected one of {', '.join(_BY)}")
         if type(limit) is not int or limit < 1:
             raise ControlError(_WRONG, "limit: expected a number of accounts above 0")
-        if self._traffic is None:
+        traffic = self._engine.traffic
+        if traffic is None:
             raise ControlError(_NOT_SO, "mail is not counted: exporters.mail is false")
-        rows = self._traffic.senders.top(time.time(), self._geo)
+        rows = traffic.senders.top(time.time(), self._geo)
         rows.sort(key=lambda row: getattr(row, _BY[by]), reverse=True)  # stable: then by messages
         accounts = [{**row._asdict(), "account": readable(row.account)} for row in rows[:limit]]
         return {"schema": "mailward.top/1", "seconds": 3600, "count": len(rows), "accounts": accounts}

@@ -34,7 +34,7 @@ def stands(word: str, text: str, at: i64, end: i64) -> bool:
     if at < 0 or at + size > end:
         return False
     i: i64 = 0
-    while i < size:  # compiled, this takes a fraction of a call of str.find: mostly the first character tells
+    while i < size:  # compiled, this takes less than a call of str.find: mostly the first character tells
         if ord(text[at + i]) != ord(word[i]):
             return False
         i += 1

@@ -4,7 +4,8 @@
         dsn=2.0.0, status=sent (250 2.0.0 <RCPT> Saved)                                        src/global/log_adhoc.c
 
 Recipients are strangers' text, and so is what the server at the other end said, in the brackets at the end.  So the
-line is read from the left, each field in its place, and what stands behind the status is never looked at.
+line is read from the left, each field in its place, and what stands behind the status is never looked at.  Behind the
+addresses all is Postfix's own: there a character or two tell the field.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ from guard.parsers._grammar import after_address, micros, queue_id, stands
 NAME: Final = "postfix_delivery"
 
 _DELAY: Final = ", delay="
-_DELAYS: Final = ", delays="
-_DSN: Final = ", dsn="
-_STATUS: Final = ", status="
 
 
 def read(text: str, start: i64, end: i64, event: MailEvent) -> bool:
     """Fill `event` with a DELIVERY where text[start:end] tells of one."""
     colon = queue_id(text, start, end)
-    if colon < 0 or not stands(": to=<", text, colon, end):
+    if (
+        colon < 0
+        or colon + 12 > end
+        or ord(text[colon + 2]) != 116
+        or not stands("to=<", text, colon + 2, end)
+    ):
         return False
     event.id_at, event.id_end = start, colon
     at = after_address(text, colon + 6, end)
@@ -42,19 +45,26 @@ def read(text: str, start: i64, end: i64, event: MailEvent) -> bool:
     if at < 0:
         return False
     event.micros, at = micros(text, at + 8, end)
-    if event.micros < 0 or not stands(_DELAYS, text, at, end):
+    if event.micros < 0 or at + 30 > end or ord(text[at]) != 44 or ord(text[at + 8]) != 61:  # ", delays="
         return False
     before, at = micros(text, at + 9, end)
     queue, at = micros(text, at + 1, end)
     connection, at = micros(text, at + 1, end)
     transmission, at = micros(text, at + 1, end)
-    if before < 0 or queue < 0 or connection < 0 or transmission < 0 or not stands(_DSN, text, at, end):
+    if (
+        before < 0
+        or queue < 0
+        or connection < 0
+        or transmission < 0
+        or at + 24 > end
+        or ord(text[at + 5]) != 61
+    ):
         return False
     event.stages = (before, queue, connection, transmission)
     at += 6
     while at < end and (ord(text[at]) == 46 or 48 <= ord(text[at]) <= 57):
         at += 1
-    if at + 13 > end or not stands(_STATUS, text, at, end):
+    if at + 13 > end or ord(text[at]) != 44 or ord(text[at + 8]) != 61:  # ", status="
         return False
     event.kind = DELIVERY
     event.label = _result(text, at + 9)

@@ -23,7 +23,6 @@ NAME: Final = "postfix_queue"
 _EXPIRED: Final = RESULTS.index("expired")
 _LOCAL: Final = MAIL_PROTOCOLS.index("local")
 _UNKNOWN: Final = MAIL_PROTOCOLS.index("unknown")
-_ACTIVE: Final = " (queue active)"
 _RETURNED: Final = (">, status=expired, returned to sender", ">, status=force-expired, returned to sender")
 
 
@@ -37,12 +36,17 @@ def read(text: str, start: i64, end: i64, event: MailEvent) -> bool:
     c = ord(text[at])
     if c == 114:  # "r"
         event.kind = REMOVED
-        return end == at + 7 and stands("removed", text, at, end)
+        return end == at + 7 and ord(text[at + 6]) == 100
     if c == 102:  # "f"
-        return stands("from=<", text, at, end) and _from(text, at + 6, end, event)
+        return (
+            at + 7 < end
+            and ord(text[at + 4]) == 61
+            and ord(text[at + 5]) == 60
+            and _from(text, at + 6, end, event)
+        )
     if c == 99:  # "c"
         event.kind, event.label = TAKEN, _UNKNOWN
-        return stands("client=", text, at, end)
+        return at + 7 < end and ord(text[at + 6]) == 61
     if c == 117:  # "u"
         event.kind, event.label = TAKEN, _LOCAL
         return stands("uid=", text, at, end)
@@ -51,7 +55,7 @@ def read(text: str, start: i64, end: i64, event: MailEvent) -> bool:
 
 def _from(text: str, at: i64, end: i64, event: MailEvent) -> bool:
     i = end - 16
-    if i > at and ord(text[end - 1]) == 41 and stands(_ACTIVE, text, end - 15, end):
+    if i > at + 7 and ord(text[end - 1]) == 41 and ord(text[end - 14]) == 40:  # " (queue active)"
         count: i64 = 0
         unit: i64 = 1
         while i > at and unit < 1_000_000_000:
@@ -62,7 +66,9 @@ def _from(text: str, at: i64, end: i64, event: MailEvent) -> bool:
             unit *= 10
             i -= 1
         event.kind, event.count = QUEUED, count
-        return unit > 1 and stands(", nrcpt=", text, i - 7, end)
+        return (
+            unit > 1 and ord(text[i]) == 61 and ord(text[i - 5]) == 110 and ord(text[i - 7]) == 44
+        )  # ", nrcpt="
     for tail in _RETURNED:
         if end - len(tail) >= at and stands(tail, text, end - len(tail), end):
             event.kind, event.label = DELIVERY, _EXPIRED

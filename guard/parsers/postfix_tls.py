@@ -15,7 +15,6 @@ from guard.parsers._grammar import stands
 
 NAME: Final = "postfix_tls"
 
-_ESTABLISHED: Final = " TLS connection established "
 _OTHER: Final = TLS_VERSIONS.index("other")
 
 
@@ -29,7 +28,8 @@ def read(text: str, start: i64, end: i64, event: MailEvent) -> bool:
         return False
     while ord(text[at]) != 32 and at < start + 10:
         at += 1
-    if not stands(_ESTABLISHED, text, at, end):
+    # " TLS connection established "; of one used again it says "reused".
+    if ord(text[at + 1]) != 84 or ord(text[at + 4]) != 32 or ord(text[at + 16]) != 101 or ord(text[at]) != 32:
         return False
     at += 28
     event.count = 1 if ord(text[at]) == 116 else 0  # "to " or "from "

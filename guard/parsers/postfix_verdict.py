@@ -40,9 +40,11 @@ def read(text: str, start: i64, end: i64, event: MailEvent) -> bool:
     """Fill `event` with a VERDICT."""
     event.kind = VERDICT
     c = ord(text[start]) if start < end else 0
-    if c == 67 and stands("CONNECT ", text, start, end):
+    if end < start + 10:
         return False
-    if c == 80 and stands("PASS OLD [", text, start, end):
+    if c == 67 and ord(text[start + 2]) == 78:  # "CONNECT "
+        return False
+    if c == 80 and ord(text[start + 5]) == 79 and ord(text[start + 9]) == 91:  # "PASS OLD ["
         event.label = _OLD
         return True
     for word, label in _WORDS:

@@ -113,9 +113,9 @@ def mail_meaning(line: str, parser: str) -> dict[str, Any] | None:
         values[name] = labels[event.label]
     if event.kind == model.DELIVERY:
         values["whom"] = whole[event.name_at : event.name_end]
-        values["stages"] = [micros / 1e6 for micros in event.stages]
+        values["stages"] = [int(micros) / 1e6 for micros in event.stages]
     if event.kind in {model.DELIVERY, model.REQUEST}:
-        values["seconds"] = event.micros / 1e6
+        values["seconds"] = int(event.micros) / 1e6
     if event.kind == model.QUEUED:
         values["count"] = event.count
     if event.kind == model.TLS:

@@ -166,8 +166,7 @@ class Mail:
 
     def _delivery(self, origin: Origin, text: str, transport: i64) -> None:
         event = self._event
-        whom = text[event.name_at : min(event.name_end, event.name_at + 320)]
-        self.traffic.delivered(self._id(origin, text), transport, event, whom)
+        self.traffic.delivered(self._id(origin, text), transport, event, text)
 
     def _reject(self, text: str, start: i64, end: i64) -> None:
         event = self._event
@@ -199,7 +198,7 @@ class Mail:
 
     def _goodbye(self, event: AuthEvent, origin: Origin, text: str) -> None:
         """A session that sent mail in the clear; who spoke TLS has a line of its own."""
-        if event.witness == "disconnect" and text.find(" mail=") > 0 and text.find(" starttls=1") < 0:
+        if event.witness == "disconnect" and text.find(" starttls=1") < 0 and text.find(" mail=") > 0:
             code: i64 = programs.code_of(origin.tag)
             if code & programs.WRAPPED == 0 or code >> 4 != programs.SMTPD:
                 self.traffic.session(_POSTFIX, 0, _NONE)
@@ -237,7 +236,7 @@ def _dovecots(text: str) -> int:
     """Return the place of the TLS that a login line names: a version where login_log_format_elements has it."""
     at = text.find(", TLS", text.rfind(", rip="))
     if at > 0 and len(text) > at + 14:
-        if text.find("v1.", at) == at + 5 and text.find(" with cipher ", at) == at + 9:
+        if ord(text[at + 5]) == 118 and text.find("v1.", at) == at + 5 and ord(text[at + 9]) == 32:
             minor = ord(text[at + 8]) - 48
             return minor if 1 <= minor <= 3 else _OTHER
         return _OTHER

@@ -28,6 +28,7 @@ from guard.senders import MAX_ACCOUNTS, Account, Senders
 from guard.stats import Counter, Histogram
 
 MAX_MESSAGES: Final = 100_000
+_NAME: Final = 320  # characters of an address
 _QUEUED_FOR: Final = 6 * 86400.0  # maximal_queue_lifetime is 5 days
 MILLION: Final = 1_000_000
 DELAYS: Final[tuple[float, ...]] = (
@@ -147,7 +148,7 @@ class Traffic:
         if user is not None:
             message.account = self.senders.sent(user, message.network, at, recipients)
 
-    def delivered(self, key: str, transport: i64, event: MailEvent, whom: str) -> None:
+    def delivered(self, key: str, transport: i64, event: MailEvent, text: str) -> None:
         """One attempt to deliver to one recipient."""
         self.deliveries[transport * 4 + event.label] += 1
         if event.label == 0:
@@ -162,6 +163,7 @@ class Traffic:
         if message is not None:
             account = message.account
             if account is not None:
+                whom = text[event.name_at : min(event.name_end, event.name_at + _NAME)]
                 self.senders.written(account, whom, bounced=event.label == _BOUNCED)
 
     def removed(self, message: Message, at: float) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from exporters import exposition, registry_of
 from exporters.mail import MailCollector
-from guard import senders, traffic
+from guard import senders
 from guard.clock import Clock
 from guard.engine import Engine
 from guard.model import Policy
@@ -210,4 +210,3 @@ def test_the_metrics_never_grow_and_name_nobody():
     assert "user9" not in bodies[1]
     assert 'mailward_sending_accounts{above="0"} 100.0' in bodies[1]
     assert 'mailward_mail_delivery_delay_seconds_bucket{le="2.0",transport="smtp"} 100.0' in bodies[1]
-    assert traffic.TRANSPORTS[0] == "smtp"

@@ -20,9 +20,12 @@ def queue_id(text: str, start: i64, end: i64) -> i64:
     at = start
     while at < last:
         c = ord(text[at])
-        if c == 58:  # ":"
-            return at if at >= start + 5 and ord(text[at + 1]) == 32 else -1
-        if not (48 <= c <= 57 or 65 <= c <= 90 or 97 <= c <= 122):
+        if c < 59:
+            if c == 58:  # ":"
+                return at if at >= start + 5 and ord(text[at + 1]) == 32 else -1
+            if c < 48:  # a blank, mostly
+                return -1
+        elif c > 122:
             return -1
         at += 1
     return -1

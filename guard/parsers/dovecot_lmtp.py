@@ -41,7 +41,10 @@ def read(text: str, start: i64, end: i64, event: MailEvent) -> bool:
         return False
     if not (stands("lmtp(", text, start, end) or stands("lda(", text, start, end)):
         return False
-    if stands("(state=READY)", text, end - 13, end):  # the end of a session: half of the others
+    at = start + 5
+    while at < end and 48 <= ord(text[at]) <= 57:
+        at += 1
+    if stands("): ", text, at, end):  # a session of a process, which has no user yet
         return False
     begin: i64 = text.find(": msgid=", start, end)
     if begin < 0:
@@ -51,7 +54,7 @@ def read(text: str, start: i64, end: i64, event: MailEvent) -> bool:
         return True
     last: i64 = -1
     for words, label in _WORDS:
-        at: i64 = text.rfind(words, begin, end)
+        at = text.rfind(words, begin, end)
         if at > last:
             last = at
             event.label = label

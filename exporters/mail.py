@@ -61,7 +61,7 @@ class MailCollector(Collector):
             "mailward_mail_delay_seconds", "Postfix' delays of what was delivered, summed", labels=["stage"]
         )
         for stage, micros in zip(STAGES, traffic.stages, strict=True):
-            stages.add_metric([stage], micros / MILLION)
+            stages.add_metric([stage], int(micros.n) / MILLION)
         yield stages
         yield CounterMetricFamily("mailward_sogo_errors", "Errors that SOGo told", value=traffic.errors)
         yield _histogram("mail_delivery_delay_seconds", "Arrival to delivery", "transport", traffic.delays())

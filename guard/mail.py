@@ -91,7 +91,7 @@ class Mail:
             return
         elif program == programs.DOVECOT:
             if dovecot_lmtp.read(text, start, end, event):
-                self.traffic.stored[event.label] += 1
+                self.traffic.stored[event.label].n += 1
             return
         elif program in (programs.SMTPD, programs.PICKUP):
             if postfix_queue.read(text, start, end, event):
@@ -171,7 +171,7 @@ class Mail:
     def _reject(self, text: str, start: i64, end: i64) -> None:
         event = self._event
         if postfix_reject.read(text, start, end, event):
-            self.traffic.rejected[event.label] += 1
+            self.traffic.rejected[event.label].n += 1
 
     def _tls(self, text: str, start: i64, end: i64) -> bool:
         event = self._event
@@ -183,7 +183,7 @@ class Mail:
     def _postscreen(self, text: str, start: i64, end: i64) -> None:
         event = self._event
         if postfix_verdict.read(text, start, end, event):
-            self.traffic.verdicts[event.label] += 1
+            self.traffic.verdicts[event.label].n += 1
         elif start < end and ord(text[start]) == 78:  # "NOQUEUE"
             self._reject(text, start, end)
 

@@ -56,6 +56,20 @@ _ANY_TLS: Final = TLS_VERSIONS.index("other")
 _BOUNCED: Final = RESULTS.index("bounced")
 
 
+@mypyc_attr(acyclic=True)
+class Count:
+    """One count.  In a list of numbers each step would make a new object, compiled or not."""
+
+    __slots__ = ("n",)
+
+    def __init__(self) -> None:
+        self.n: i64 = 0
+
+
+def _counts(size: int) -> list[Count]:
+    return [Count() for _ in range(size)]
+
+
 class Spread:
     """A histogram over microseconds, filled without a float."""
 
@@ -65,7 +79,7 @@ class Spread:
         self.bounds = bounds
         self._micros = [int(bound * MILLION) for bound in bounds]
         self._bounds: i64 = len(bounds)
-        self.counts = [0] * (len(bounds) + 1)
+        self.counts = _counts(len(bounds) + 1)
         self.total: i64 = 0
 
     def add(self, micros: i64) -> None:
@@ -74,13 +88,14 @@ class Spread:
         place: i64 = 0
         while place < self._bounds and micros > self._micros[place]:
             place += 1
-        self.counts[place] += 1
+        self.counts[place].n += 1
 
     def histogram(self) -> Histogram:
         """Return it as the exporters know it."""
         found = Histogram(self.bounds)
-        found.counts = self.counts[:-1]
-        found.count = sum(self.counts)
+        counts = [count.n for count in self.counts]
+        found.counts = counts[:-1]
+        found.count = sum(counts)
         found.total = self.total / MILLION
         return found
 
@@ -118,14 +133,14 @@ class Traffic:
     def __init__(self, max_accounts: int = MAX_ACCOUNTS, max_messages: int = MAX_MESSAGES) -> None:
         self.messages: Bounded[Message] = Bounded("message", max_messages, _QUEUED_FOR, keep=False)
         self.senders = Senders(max_accounts)
-        self.received = [0] * len(MAIL_PROTOCOLS)
-        self.deliveries = [0] * (len(TRANSPORTS) * len(RESULTS))
-        self.rejected = [0] * len(REJECTS)
-        self.stages = [0] * len(STAGES)  # microseconds
-        self.tls = [0] * (len(SERVICES) * len(DIRECTIONS) * len(TLS_VERSIONS))
-        self.verdicts = [0] * len(VERDICTS)
-        self.stored = [0] * len(STORES)
-        self.requests = [0] * (len(WEB) * 5)
+        self.received = _counts(len(MAIL_PROTOCOLS))
+        self.deliveries = _counts(len(TRANSPORTS) * len(RESULTS))
+        self.rejected = _counts(len(REJECTS))
+        self.stages = _counts(len(STAGES))  # microseconds
+        self.tls = _counts(len(SERVICES) * len(DIRECTIONS) * len(TLS_VERSIONS))
+        self.verdicts = _counts(len(VERDICTS))
+        self.stored = _counts(len(STORES))
+        self.requests = _counts(len(WEB) * 5)
         self.errors = 0
         self.life = Spread(DELAYS)
         self.seconds = [Spread(WEB_SECONDS) for _ in WEB]
@@ -142,7 +157,7 @@ class Traffic:
 
     def queued(self, message: Message, at: float, recipients: int) -> None:
         """A message is in the queue: whole, and taken on."""
-        self.received[message.protocol] += 1
+        self.received[message.protocol].n += 1
         message.protocol = -1
         user = message.user
         if user is not None:
@@ -150,15 +165,15 @@ class Traffic:
 
     def delivered(self, key: str, transport: i64, event: MailEvent, text: str) -> None:
         """One attempt to deliver to one recipient."""
-        self.deliveries[transport * 4 + event.label] += 1
+        self.deliveries[transport * 4 + event.label].n += 1
         if event.label == 0:
             self._spreads[transport].add(event.micros)
             before, queue, connection, transmission = event.stages
             stages = self.stages
-            stages[0] += before
-            stages[1] += queue
-            stages[2] += connection
-            stages[3] += transmission
+            stages[0].n += before
+            stages[1].n += queue
+            stages[2].n += connection
+            stages[3].n += transmission
         message = self.messages.get(key)
         if message is not None:
             account = message.account
@@ -173,11 +188,11 @@ class Traffic:
 
     def session(self, service: i64, direction: i64, version: i64) -> None:
         """A session with TLS of a version, or without."""
-        self.tls[(service * 2 + direction) * len(TLS_VERSIONS) + version] += 1
+        self.tls[(service * 2 + direction) * 6 + version].n += 1
 
     def request(self, protocol: i64, status: i64, micros: i64) -> None:
         """A request that SOGo has answered."""
-        self.requests[protocol * 5 + status - 1] += 1
+        self.requests[protocol * 5 + status - 1].n += 1
         self.seconds[protocol].add(micros)
 
     # -- what is told ----------------------------------------------------------------------------------------------
@@ -189,12 +204,12 @@ class Traffic:
         for n, count in enumerate(self.tls):
             line = n // versions
             if line < 3:  # Dovecot connects to nobody
-                tls.values[SERVICES[line // 2], DIRECTIONS[line % 2], TLS_VERSIONS[n % versions]] = count
+                tls.values[SERVICES[line // 2], DIRECTIONS[line % 2], TLS_VERSIONS[n % versions]] = count.n
         deliveries, requests, evicted = Counter(), Counter(), Counter()
         for n, count in enumerate(self.deliveries):
-            deliveries.values[TRANSPORTS[n // 4], RESULTS[n % 4]] = count
+            deliveries.values[TRANSPORTS[n // 4], RESULTS[n % 4]] = count.n
         for n, count in enumerate(self.requests):
-            requests.values[WEB[n // 5], f"{n % 5 + 1}xx"] = count
+            requests.values[WEB[n // 5], f"{n % 5 + 1}xx"] = count.n
         evicted.values["account",] = self.senders.accounts.evicted
         evicted.values["queue_id",] = self.messages.evicted
         evicted.values["recipient",] = self.senders.forgotten
@@ -218,8 +233,8 @@ class Traffic:
         return {name: self.seconds[n].histogram() for n, name in enumerate(WEB)}
 
 
-def _counter(names: tuple[str, ...], counts: list[int]) -> Counter:
+def _counter(names: tuple[str, ...], counts: list[Count]) -> Counter:
     counter = Counter()
     for name, count in zip(names, counts, strict=True):
-        counter.values[name,] = count
+        counter.values[name,] = count.n
     return counter

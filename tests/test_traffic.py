@@ -67,7 +67,7 @@ def test_a_capture_counts_as_plain_search_counts_it(case):
     assert sum(found(counted, "mail_received").values()) == len(
         {line.split()[5] for line in lines if line.endswith(" (queue active)")}
     )
-    assert sum(counted.life.counts) == sum(line.endswith(": removed") for line in lines)
+    assert counted.life.histogram().count == sum(line.endswith(": removed") for line in lines)
     head = re.compile(r".{15} mx postfix/(?:\w+/)?(?:smtpd|postscreen)\[\d+\]: NOQUEUE: reject: ")
     assert sum(found(counted, "mail_rejected").values()) == sum(bool(head.match(line)) for line in lines)
     assert found(counted, "lmtp_deliveries").get("saved", 0) == sum(
@@ -94,7 +94,7 @@ def test_a_message_goes_its_way():
     counted = fed(*message("3D1492D268D"), "Nov 25 20:50:05 mx postfix/qmgr[8]: 3D1492D268D: removed")
     assert found(counted, "mail_received") == {"submission": 1}
     assert found(counted, "mail_deliveries") == {("smtp", "sent"): 1}
-    assert counted.stages == [500_000, 250_000, 250_000, 500_000]
+    assert [stage.n for stage in counted.stages] == [500_000, 250_000, 250_000, 500_000]
     assert counted.delays()["smtp"].total == 1.5
     assert counted.life.histogram().total == 5
     assert counted.senders.top(NOW) == [senders.Sender("alice", 1, 1, 1, 1, None, 0)]

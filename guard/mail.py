@@ -94,13 +94,15 @@ class Mail:
                 self.traffic.stored[event.label].n += 1
             return
         elif program in (programs.SMTPD, programs.PICKUP):
+            if program == programs.SMTPD and self._tls(text, start, end):
+                return
             if postfix_queue.read(text, start, end, event):
                 if event.kind == TAKEN:
                     if program == programs.SMTPD:
                         event.label = code & 3
                     self._queue(origin, text, head, stamp, at)
                 return
-            if program == programs.SMTPD and not self._tls(text, start, end):
+            if program == programs.SMTPD:
                 self._reject(text, start, end)
             return
         elif program == programs.POSTSCREEN:

@@ -16,6 +16,15 @@ _MILLION: Final = 1_000_000
 
 def queue_id(text: str, start: i64, end: i64) -> i64:
     """Return where the queue id that text[start:end] begins with ends, at `: `; -1 where it begins with none."""
+    if (
+        end >= start + 18
+    ):  # most are that long, and no word of Postfix's own that begins a line ends there with ": "
+        if ord(text[start + 11]) == 58 and ord(text[start + 12]) == 32:
+            return start + 11
+        if ord(text[start + 10]) == 58 and ord(text[start + 11]) == 32:
+            return start + 10
+        if ord(text[start + 15]) == 58 and ord(text[start + 16]) == 32 and ord(text[start + 8]) > 47:
+            return start + 15
     last = min(end - 2, start + 24)
     at = start
     while at < last:

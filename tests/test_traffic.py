@@ -79,6 +79,32 @@ def test_a_capture_counts_as_plain_search_counts_it(case):
     )
 
 
+def test_a_postfix_of_our_own_counts_as_grep_counts_it():
+    """fixtures/mail: TLS both ways, a loop of 50 hops, what waits, bounces and is refused; two addresses are forged.
+
+    By `grep -c`: 51 status=sent, 2 each deferred and bounced (one bounced stands in a recipient), 52 removed (one of them the
+    bounce itself, which came in from nobody), 54 queue active (that one again), 52 and 49 TLS sessions, 3 rejects.
+    """
+    counted = fed(
+        *lzma.decompress((ROOT / "fixtures/mail/postfix-3.7.log.xz").read_bytes()).decode().splitlines()
+    )
+    assert found(counted, "mail_received") == {"smtp": 52, "local": 1}
+    assert found(counted, "mail_deliveries") == {
+        ("smtp", "sent"): 48,
+        ("smtp", "deferred"): 2,
+        ("smtp", "bounced"): 1,
+        ("other", "sent"): 3,
+    }
+    assert found(counted, "mail_rejected") == {"recipient": 1, "policy": 1, "size": 1}
+    assert found(counted, "tls_sessions") == {
+        ("postfix", "in", "TLSv1.3"): 52,
+        ("postfix", "out", "TLSv1.3"): 49,
+        ("postfix", "in", "none"): 3,
+    }
+    assert counted.life.histogram().count == 51
+    assert len(counted.messages) == 4
+
+
 @pytest.mark.parametrize("case", ["bookworm-inject", "trixie-default"])
 def test_what_is_decided_does_not_depend_on_it(case):
     data = capture(case)

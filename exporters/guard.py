@@ -227,18 +227,18 @@ def _histograms(stats: Stats) -> Iterator[Metric]:
         "mailward_session_attempts", "Failures in one session", labels=["service"]
     )
     for service, histogram in stats.session_attempts.items():
-        sessions.add_metric([service], _buckets(histogram), histogram.total)
+        sessions.add_metric([service], buckets(histogram), histogram.total)
     yield sessions
     for name, text, histogram in (
         ("detection_seconds", "Line written to decision", stats.detection_seconds),
         ("enforcement_seconds", "Decision to the kernel's confirmation", stats.enforcement_seconds),
     ):
         family = HistogramMetricFamily(f"mailward_{name}", text)
-        family.add_metric([], _buckets(histogram), histogram.total)
+        family.add_metric([], buckets(histogram), histogram.total)
         yield family
 
 
-def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+def buckets(histogram: Histogram) -> list[tuple[str, float]]:
     """Return cumulative buckets as Prometheus wants them."""
     buckets: list[tuple[str, float]] = []
     sum_so_far = 0

@@ -117,6 +117,20 @@ class Bounded(Generic[V]):
             entry.turn = -1
             self.touch(key)
 
+    def take(self, key: str) -> V | None:
+        """Return the entry and forget it, or None."""
+        entry = self._young.get(key)
+        if entry is not None:
+            del self._young[key]
+        else:
+            entry = self._old.get(key)
+            if entry is None:
+                return None
+            del self._old[key]
+        entry.turn = -1
+        self.touch(key)
+        return entry
+
     def restore(self, key: str, entry: V) -> None:
         """Take an entry from the saved state."""
         self._young[key] = entry

@@ -14,6 +14,7 @@ from guard.reader import KNOWN, NAMES, NEW, Reader, describe, when
 from guard.sessions import Sessions
 from guard.state import Keeper, Row
 from guard.stats import Stats
+from guard.traffic import Traffic
 
 _NOTED: Final = frozenset((REFUSED, CANCELLED, UNJUDGED))
 _LONGEST: Final = 1 << 20  # bytes of a line; a longer one is dropped
@@ -23,13 +24,25 @@ class Engine(Elsewhere):
     """The guard without the world: no clock, no socket, no log call."""
 
     __slots__ = (
-        "_first", "_halves", "_keeper", "_kinds", "_last", "_oversize", "_reader", "_relevant", "_saved", "_sessions", "lines_read", "unparsed",
+        "_first", "_halves", "_keeper", "_kinds", "_last", "_oversize", "_reader", "_relevant", "_saved", "_sessions", "lines_read", "traffic", "unparsed",
     )  # fmt: skip
 
-    def __init__(self, policy: Policy, *, clock: Clock, keep: bool = False, reports: bool = False) -> None:
-        """`keep`: remember what changed, for `changes`.  `reports`: there will be some, so that lines wait for theirs."""
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        clock: Clock,
+        keep: bool = False,
+        reports: bool = False,
+        traffic: Traffic | None = None,
+    ) -> None:
+        """`keep`: remember what changed, for `changes`.  `reports`: there will be some, so that lines wait for theirs.
+
+        `traffic`: counts the mail flow on the way; it decides nothing, and without it nothing is spent on it.
+        """
         super().__init__(policy, Stats(), keep=keep)
-        self._reader = Reader(clock, self.stats)
+        self.traffic = traffic
+        self._reader = Reader(clock, self.stats, traffic)
         self._sessions = Sessions(
             self.stats, max_sessions=policy.max_sessions, max_clients=policy.max_addresses, keep=keep
         )
@@ -100,6 +113,8 @@ class Engine(Elsewhere):
         if not data:
             return done
         reader = self._reader
+        if reader.mail is not None:
+            reader.mail.now = now
         if now >= 0:
             self.newest = max(self.newest, now)
             reader.clock.advance(now)

@@ -53,7 +53,7 @@ _DEPTH: Final = 2
 class Origin:
     """Who writes lines under one head."""
 
-    __slots__ = ("carries", "family", "host", "pid", "process", "tag", "whole")
+    __slots__ = ("carries", "family", "host", "mail", "pid", "process", "tag", "whole")
 
     def __init__(
         self, host: str, tag: str, pid: str, family: int, *, whole: bool = False, carries: bool = False
@@ -65,6 +65,7 @@ class Origin:
         self.family = family
         self.whole = whole  # the head is part of the text (Dovecot's own file), or the text is another line
         self.carries = carries  # the text is a container's line
+        self.mail = -1  # its code in guard.programs, once somebody has asked
 
 
 _NOBODY: Final = Origin("", "", "", BARE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from mypy_extensions import mypyc_attr
+from mypy_extensions import i64, mypyc_attr
 
 # The kinds of AuthEvent.  A *witness* is an event that speaks of attempts; see guard/sessions.py.
 FAILURE: Final = "failure"  # one more attempt was rejected
@@ -164,6 +164,51 @@ class AuthEvent:
         self.password = password
         self.process = record.process
         self.line = ""  # the whole line, without a password: what an attempt rests on
+
+
+# The kinds of MailEvent, and the closed sets in which `label` is a place.
+TAKEN: Final = 0  # a message begins to come in; MAIL_PROTOCOLS
+QUEUED: Final = 1  # it is in the queue, for `count` recipients
+DELIVERY: Final = 2  # one attempt for one recipient; RESULTS
+REMOVED: Final = 3
+REJECTED: Final = 4  # REJECTS
+TLS: Final = 5  # TLS_VERSIONS; `count` is 1 where we connected
+VERDICT: Final = 6  # postscreen's; VERDICTS
+STORED: Final = 7  # Dovecot's own word on a delivery; STORES
+REQUEST: Final = 8  # of SOGo: WEB; `count` is the first digit of the status, `micros` what it took
+ERROR: Final = 9  # of SOGo
+MAIL_PROTOCOLS: Final = ("smtp", "submission", "local", "unknown")
+TRANSPORTS: Final = ("smtp", "lmtp", "local", "virtual", "pipe", "other")
+RESULTS: Final = ("sent", "deferred", "bounced", "expired")
+REJECTS: Final = tuple(
+    "relay recipient sender helo client blocklist greylisted milter policy size protocol tls auth other".split()
+)
+TLS_VERSIONS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3", "other", "none")
+VERDICTS: Final = tuple(
+    "pass_new pass_old allowlisted denylisted pregreet dnsbl hangup pipelining non_smtp bare_newline other".split()
+)
+STORES: Final = ("saved", "forwarded", "discarded", "rejected", "failed")
+WEB: Final = ("web", "dav", "eas")
+
+
+class MailEvent:
+    """What one line says of mail; one object is filled again for each line.
+
+    Texts are positions in the line: only who needs one cuts it out.  Which fields count depends on `kind`.
+    """
+
+    __slots__ = "count", "id_at", "id_end", "kind", "label", "micros", "name_at", "name_end", "stages"
+
+    def __init__(self) -> None:
+        self.kind: i64 = 0
+        self.label: i64 = 0
+        self.count: i64 = 0
+        self.id_at: i64 = 0  # the queue id
+        self.id_end: i64 = 0
+        self.name_at: i64 = 0  # the recipient
+        self.name_end: i64 = 0
+        self.micros: i64 = 0  # Postfix' delay=, in microseconds
+        self.stages: tuple[i64, i64, i64, i64] = (0, 0, 0, 0)  # delays=a/b/c/d
 
 
 @mypyc_attr(acyclic=True, free_list_len=1)

@@ -13,6 +13,7 @@ from typing import Final
 from guard import scan
 from guard.clock import Clock
 from guard.envelope import Envelope
+from guard.mail import Mail
 from guard.model import DOVECOT, IGNORED, SOGO, AuthEvent, Record, readable
 from guard.parsers import (
     auth_policy,
@@ -24,6 +25,7 @@ from guard.parsers import (
     sogo,
 )
 from guard.stats import Stats
+from guard.traffic import Traffic
 
 NAMES: Final = (
     "",
@@ -66,6 +68,7 @@ class Reader:
         "at",
         "clock",
         "last",
+        "mail",
         "parser",
         "rest",
         "stamped",
@@ -73,7 +76,8 @@ class Reader:
         "unparsed",
     )
 
-    def __init__(self, clock: Clock, stats: Stats) -> None:
+    def __init__(self, clock: Clock, stats: Stats, traffic: Traffic | None = None) -> None:
+        self.mail = None if traffic is None else Mail(traffic, clock)
         self.clock = clock
         self.stats = stats
         self.last = 0.0  # time of the newest stamp: lines without one share it
@@ -107,7 +111,11 @@ class Reader:
         self._families[family] += 1
         if opened.stamp or opened.at >= 0:
             self.stamped += 1
+        mail = self.mail
         if parser == scan.NONE:
+            if mail is not None:
+                text = opened.text
+                mail.line(opened.origin, text, opened.start, len(text), -1, opened.stamp, opened.at)
             return None
         self.parser = parser
         self.at = self._time(self.clock.read(opened.stamp) if opened.stamp else opened.at, now)
@@ -118,6 +126,8 @@ class Reader:
                 self.rest = self._split(record, merged.start())
                 self._families[family] -= 1  # what is left will be read as a line: both are one
         event = _parse(parser, record)
+        if mail is not None:
+            mail.seen(parser, event, record, opened.origin)
         if event is not None:
             self._ok[parser] += 1
             secret = event.password is not None or event.source == "ambiguous"
@@ -169,6 +179,8 @@ class Reader:
                 opened.start -= start
                 self.parser = parser
                 return KNOWN
+        if self.mail is not None:
+            self.mail.line(origin, text, opened.start, end, start, "", -1.0)
         self._families[family] += 1
         self.stamped += 1
         return NOTHING

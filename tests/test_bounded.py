@@ -145,3 +145,17 @@ class Model(RuleBasedStateMachine):
 
 TestModel = Model.TestCase
 TestModel.settings = settings(max_examples=40, stateful_step_count=40)
+
+
+def test_what_is_taken_out_of_either_generation_is_gone():
+    entries = full(8, 6, keep=True)
+    entries.changed.clear()
+    keys = [key for key, _ in entries.items()]
+    for key in (keys[0], keys[-1]):
+        entry = entries.get(key) if key == keys[-1] else entries.peek(key)
+        assert entry is not None
+        assert entries.take(key) is entry
+        assert not entries.fresh(entry)
+        assert entries.peek(key) is entries.take(key) is None
+    assert entries.changed == {keys[0], keys[-1]}
+    assert len(entries) == len(keys) - 2

@@ -52,6 +52,7 @@ from guard.firewall.ssh_sessions import SshSessions
 from guard.log import logger
 from guard.model import Action, Policy
 from guard.store import StoreError
+from guard.traffic import Traffic
 
 __all__ = ["CannotRunError", "run"]
 
@@ -59,7 +60,7 @@ TICK: Final = 0.25  # seconds
 PARTING: Final = 6.0  # the most that what the sources still deliver may take when we stop
 REFRESH: Final = 60.0  # what is protected on this host
 _OWN_TABLES: Final = (REASON_TABLE, NAME_TABLE, *FLEET_TABLES)  # rows of the state that are not the engine's
-_AT_START_ONLY: Final = ("source", "firewall", "store", "http", "control", "limits")
+_AT_START_ONLY: Final = ("source", "firewall", "store", "http", "control", "limits", "exporters")
 
 
 class Daemon:
@@ -120,7 +121,8 @@ class Daemon:
         clock = Clock(year=None, zone=_place.local_zone(), now=time.time(), live=True)
         without = policy._replace(allow=(), deny=())  # long lists are taken once, by `_configure`
         reports = any(isinstance(table, AuthPolicyTable) for table in config.source)
-        self._engine = engine = Engine(without, clock=clock, keep=True, reports=reports)
+        counted = Traffic() if config.exporters.mail else None
+        self._engine = engine = Engine(without, clock=clock, keep=True, reports=reports, traffic=counted)
         if config.store.shared:
             engine.share()
         engine.restore(row for row in state.rows if row[0] not in _OWN_TABLES)
@@ -175,8 +177,11 @@ class Daemon:
         stack.push_async_callback(control.close)
         if config.http.listen:
             page = Page(newest, self._view, self._requests)
+            country = self._geo.country if config.geo.files else None
             server = await http.listen(
-                config.http.listen, routes(engine.stats, self._view, page), config.http.token
+                config.http.listen,
+                routes(engine.stats, self._view, page, engine.traffic, country),
+                config.http.token,
             )
             stack.callback(server.close)
 

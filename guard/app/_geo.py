@@ -108,6 +108,10 @@ class Geo:
         """Return where a banned net or an address is."""
         return self._places.get(net) or self.databases.place(net.partition("/")[0])
 
+    def country(self, ip: str) -> str | None:
+        """Return the ISO code of an address's country, where that is known."""
+        return self.databases.country(ip)
+
     def origins(self) -> dict[str, object]:
         """Return where the bans in force come from, most bans first."""
         networks = Counter((p.asn, p.name, p.country) for p in self._places.values() if p.asn is not None)

@@ -30,6 +30,7 @@ _NOT_SO: Final = 1
 _REFUSED: Final = 3
 _REASON: Final = 200  # characters kept of why somebody bans by hand
 _REASONS: Final = 10_000
+_BY: Final = {"messages": "messages", "recipients": "distinct_recipients", "networks": "networks"}
 REASON_TABLE: Final = "reason"
 
 Request = dict[str, Any]
@@ -38,7 +39,7 @@ Request = dict[str, Any]
 class Requests:
     """Answers requests.  `reasons` are what administrators gave with a ban, by net; `unsaved` goes to the checkpoint.
 
-    `lists` is what stands in configuration and files; `reassert` has the lists in force again.
+    `geo` names the country of an address.  `lists` is what stands in configuration and files; `reassert` has the lists in force again.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Requests:
             "undeny": self._undeny,
             "explain": self._explain,
             "origins": self._origins_of_bans,
+            "top": self._top,
         }
 
     async def handle(self, request: Request) -> object:
@@ -209,6 +211,20 @@ class Requests:
         if not self._geo.databases.files:
             raise ControlError(_NOT_SO, "geo.database names no file: nobody knows where addresses are")
         return self._geo.origins()
+
+    async def _top(self, request: Request) -> object:
+        by, limit = request.get("by", "messages"), request.get("limit", 20)
+        if by not in _BY:
+            raise ControlError(_WRONG, f"by: expected one of {', '.join(_BY)}")
+        if type(limit) is not int or limit < 1:
+            raise ControlError(_WRONG, "limit: expected a number of accounts above 0")
+        traffic = self._engine.traffic
+        if traffic is None:
+            raise ControlError(_NOT_SO, "mail is not counted: exporters.mail is false")
+        rows = traffic.senders.top(time.time(), self._geo.country if self._geo.databases.files else None)
+        rows.sort(key=lambda row: getattr(row, _BY[by]), reverse=True)  # stable: then by messages
+        accounts = [{**row._asdict(), "account": readable(row.account)} for row in rows[:limit]]
+        return {"schema": "mailward.top/1", "seconds": 3600, "count": len(rows), "accounts": accounts}
 
     async def _done(self, actions: Sequence[Action]) -> object:
         """Wait for the firewall; return what was done, each with the reason where it was not."""

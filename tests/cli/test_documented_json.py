@@ -137,6 +137,8 @@ def attack() -> list[str]:
         *(failure("2001:db8::9") for _ in range(3)),
         success("2001:db8::9"),
         f"{stamp()} {UNREADABLE}",
+        f"{stamp()} mx postfix/submission/smtpd[7]: 3D1492D268D: client=x[203.0.113.7], sasl_method=PLAIN, sasl_username=bob",
+        f"{stamp()} mx postfix/qmgr[8]: 3D1492D268D: from=<bob@example.org>, size=216, nrcpt=2 (queue active)",
     ]
 
 
@@ -192,6 +194,7 @@ def listings(reader: Reader, daemon: Daemon) -> None:
         ("Origins", "origins"),
         ("Check", "check"),
         ("Doctor", "doctor"),
+        ("Top", "top"),
         *(
             ("ExplainAddress", "explain", "--ip", ip)
             for ip in (IP, "2001:db8::9", "203.0.113.1", "192.0.4.1")
@@ -208,6 +211,8 @@ def answers(reader: Reader, daemon: Daemon) -> None:
         "seconds": 60,
         "reason": "a test",
         "force": True,
+        "by": "networks",
+        "limit": 5,
     }
     for do, (keys, result) in requests().items():
         answer = raw(daemon.socket, json.dumps({"do": do} | {key: given[key] for key in keys}).encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from guard import model
 from guard.clock import Clock
 from guard.envelope import Envelope
 from guard.model import AuthEvent, Record
@@ -18,6 +20,13 @@ from guard.stats import Stats
 
 ROOT = Path(__file__).parent.parent.parent
 FIXTURES = sorted((ROOT / "fixtures/parsers").glob("*.txt"))
+# Parsers of mail have `read`, which fills a MailEvent; those of logins have `parse`.
+MODULES = {
+    path.stem: importlib.import_module(f"guard.parsers.{path.stem}")
+    for path in sorted((ROOT / "guard/parsers").glob("[!_]*.py"))
+}
+PARSERS = [name for name, module in MODULES.items() if hasattr(module, "parse")]
+MAIL_PARSERS = [name for name, module in MODULES.items() if hasattr(module, "read")]
 REPORTS = "auth_policy"  # the parser that no line of a log leads to
 NOW = 1_800_000_000.0  # 2027: the fixtures' stamps have no year
 
@@ -48,7 +57,9 @@ def read(path: Path) -> list[Sample]:
     return found
 
 
-SAMPLES = [sample for path in FIXTURES for sample in read(path)]
+EVERY = [sample for path in FIXTURES for sample in read(path)]
+SAMPLES = [sample for sample in EVERY if sample.parser in PARSERS]
+MAIL_SAMPLES = [sample for sample in EVERY if sample.parser in MAIL_PARSERS]
 
 
 def reader() -> Reader:
@@ -80,6 +91,50 @@ def values_of(event: AuthEvent) -> dict[str, Any]:
     if values["password"] is not None:
         values["password"] = "*"
     return values
+
+
+def mail_meaning(line: str, parser: str) -> dict[str, Any] | None:
+    """Return what a parser of mail takes from the text of a line, in words."""
+    envelope = Envelope()
+    envelope.open(line)
+    text, event = envelope.text, model.MailEvent()
+    for padding in ("", "x\n"):  # the line stands in a chunk of many
+        start = envelope.start + len(padding)
+        if not MODULES[parser].read(
+            padding + text + padding, start, start + len(text) - envelope.start, event
+        ):
+            return None
+    whole = padding + text + padding
+    values: dict[str, Any] = {"kind": _KINDS[event.kind]}
+    if event.kind in {model.TAKEN, model.QUEUED, model.DELIVERY, model.REMOVED}:
+        values["id"] = whole[event.id_at : event.id_end]
+    if event.kind in _LABELS:
+        name, labels = _LABELS[event.kind]
+        values[name] = labels[event.label]
+    if event.kind == model.DELIVERY:
+        values["whom"] = whole[event.name_at : event.name_end]
+        values["stages"] = [int(micros) / 1e6 for micros in event.stages]
+    if event.kind in {model.DELIVERY, model.REQUEST}:
+        values["seconds"] = int(event.micros) / 1e6
+    if event.kind == model.QUEUED:
+        values["count"] = event.count
+    if event.kind == model.TLS:
+        values["direction"] = ("in", "out")[event.count]
+    if event.kind == model.REQUEST:
+        values["status"] = event.count
+    return values
+
+
+_KINDS = "taken queued delivery removed rejected tls verdict stored request error".split()
+_LABELS = {
+    model.TAKEN: ("protocol", model.MAIL_PROTOCOLS),
+    model.DELIVERY: ("result", model.RESULTS),
+    model.REJECTED: ("class", model.REJECTS),
+    model.TLS: ("version", model.TLS_VERSIONS),
+    model.VERDICT: ("verdict", model.VERDICTS),
+    model.STORED: ("result", model.STORES),
+    model.REQUEST: ("protocol", model.WEB),
+}
 
 
 class Watched:

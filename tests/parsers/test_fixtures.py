@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-
 import pytest
 
 from tests.parsers.samples import (
+    EVERY,
     FIXTURES,
+    MAIL_PARSERS,
+    MAIL_SAMPLES,
+    MODULES,
+    PARSERS,
     REPORTS,
-    ROOT,
     SAMPLES,
     Sample,
+    mail_meaning,
     meaning,
     read,
     reader,
@@ -19,9 +22,7 @@ from tests.parsers.samples import (
     without_sample,
 )
 
-PARSERS = sorted(path.stem for path in (ROOT / "guard/parsers").glob("[!_]*.py"))
 BYSTANDERS = ("192.0.2.254", "203.0.113.254")  # named in what attackers send, never clients of the captures
-MODULES = {name: importlib.import_module(f"guard.parsers.{name}") for name in PARSERS}
 
 
 def place(sample: Sample) -> str:
@@ -93,4 +94,37 @@ def test_a_fixture_that_is_not_in_its_own_form_is_refused(text, tmp_path):
 
 
 def test_fixtures_are_found_by_their_folder():
-    assert {path.stem for path in FIXTURES} == {sample.parser for sample in SAMPLES} == set(PARSERS)
+    found = {sample.parser for sample in EVERY}
+    assert {path.stem for path in FIXTURES} == found == set(MODULES) == set(PARSERS) | set(MAIL_PARSERS)
+
+
+@pytest.mark.parametrize("sample", MAIL_SAMPLES, ids=place)
+def test_a_line_of_mail_means_what_its_fixture_says(sample):
+    found = mail_meaning(sample.line, sample.parser)
+    if sample.means is None:
+        assert found is None, sample.line
+    else:
+        assert found is not None, sample.line
+        assert {key: found[key] for key in sample.means} == sample.means
+
+
+@pytest.mark.parametrize("sample", EVERY, ids=place)
+def test_no_line_of_mail_is_answered_by_two_parsers(sample):
+    answers = [name for name in MAIL_PARSERS if mail_meaning(sample.line, name) is not None]
+    assert answers == ([sample.parser] if sample in MAIL_SAMPLES and sample.means else answers[:1]), (
+        sample.line
+    )
+
+
+@pytest.mark.parametrize("sample", EVERY, ids=place)
+def test_a_line_cut_anywhere_raises_nothing(sample):
+    for end in range(0, len(sample.line), 3):
+        for name in MAIL_PARSERS:
+            mail_meaning(sample.line[:end], name)
+
+
+@pytest.mark.parametrize("parser", MAIL_PARSERS)
+def test_every_parser_of_mail_has_foreign_and_forged_lines(parser):
+    own = [sample for sample in MAIL_SAMPLES if sample.parser == parser]
+    assert [s for s in own if s.means is None], "no line that is not its own"
+    assert [s for s in own if "evil.example" in s.line], "no forged line"

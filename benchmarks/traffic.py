@@ -1,0 +1,70 @@
+"""What counting the mail flow costs: the same log with `[exporters] mail` off and on, turn about, on one core.
+
+    python benchmarks/traffic.py [LINES]     # default 1 000 000
+
+The log is benchmarks/generate.py's of a whole mail host, 10 % of its lines failures.  Two engines take it piece by piece
+(256 KiB, as the daemon does), now one first, now the other, so that whatever else the machine does meets both.
+Printed: lines a second of each and their ratio, by round, and the median.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import statistics
+import sys
+import time
+
+import generate  # type: ignore[import-not-found]  # beside this script
+
+import guard.engine
+from guard.clock import Clock
+from guard.engine import Engine
+from guard.model import Policy
+from guard.traffic import Traffic
+
+PIECE = 256 * 1024
+ROUNDS = 7
+SHARE = 0.1
+
+
+def engine(traffic: Traffic | None) -> Engine:
+    """Return a fresh engine."""
+    return Engine(Policy(), clock=Clock(year=generate.START.year, now=time.time()), traffic=traffic)
+
+
+def round_of(data: bytes) -> tuple[float, float]:
+    """Return lines a second off and on."""
+    both = engine(None), engine(Traffic())
+    seconds = [0.0, 0.0]
+    for n, start in enumerate(range(0, len(data), PIECE)):
+        piece = data[start : start + PIECE]
+        for which in (0, 1) if n % 2 else (1, 0):
+            begin = time.perf_counter()
+            both[which].feed("mail", piece)
+            seconds[which] += time.perf_counter() - begin
+    return both[0].lines_read / seconds[0], both[1].lines_read / seconds[1]
+
+
+def main() -> None:
+    """Measure and print."""
+    lines = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    gc.set_threshold(50_000, 20, 1000)  # as the daemon sets it
+    text = io.StringIO()
+    generate.write(text, lines, SHARE, rest=generate.host)
+    data = text.getvalue().encode()
+    del text
+    kind = "compiled" if guard.engine.__file__.endswith(".so") else "plain Python"
+    print(f"{lines} lines, {len(data) / 1e6:.0f} MB, {SHARE:.0%} failures, the core is {kind}")
+    ratios = []
+    for _ in range(ROUNDS):
+        off, on = round_of(data)
+        ratios.append(on / off)
+        print(f"off {off:,.0f} lines/s, on {on:,.0f} lines/s, on / off {on / off:.3f}")
+    print(f"median on / off {statistics.median(ratios):.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""`mailward top`: the accounts that sent most over the last hour."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Final, Literal
+
+from cyclopts import Parameter
+
+from guard.cli._daemon import asked
+from guard.cli._failure import DONE
+
+_SHOWN: Final = 20
+
+
+def top(
+    *,
+    by: Literal["messages", "recipients", "networks"] = "messages",
+    limit: int = _SHOWN,
+    config: Annotated[str | None, Parameter(name=["--config", "-c"])] = None,
+    format: Literal["text", "json"] = "text",  # noqa: A002 - the option's name
+) -> int:
+    """List the accounts that logged in to send, most active first, over the last hour: a stolen one stands on top.
+
+    For example:
+
+    mailward top --by networks
+
+    Args:
+        by: What to sort by: messages, distinct recipients, or client networks (/24, /48).
+        limit: How many accounts to show, at most 10000.
+        config: The daemon's configuration, for its socket.
+        format: How to show it; json is one object, schema mailward.top/1.
+    """
+    found = asked({"do": "top", "by": by, "limit": limit}, config)
+    if format == "json":
+        print(json.dumps(found, ensure_ascii=False))
+    else:
+        _show(found)
+    return DONE
+
+
+def _show(found: dict[str, Any]) -> None:
+    from guard.cli._tables import Column, output, table  # noqa: PLC0415 - loads rich
+
+    rows = [
+        (
+            row["account"],
+            row["messages"],
+            row["recipients"],
+            row["distinct_recipients"],
+            row["networks"],
+            row["countries"],
+            row["bounced"],
+        )
+        for row in found["accounts"]
+    ]
+    names = ("messages", "recipients", "distinct", "networks", "countries", "bounced")
+    table((Column("account"), *(Column(name, right=True) for name in names)), rows)
+    output().print(f"{found['count']} accounts sent in the last hour")

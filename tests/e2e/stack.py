@@ -47,6 +47,8 @@ class Stack:
             name, equals, value = word.partition("=")
             if equals:
                 self._environment[name] = value
+        if (folder / "env").exists():  # kept by an earlier run
+            return
         (folder / "zone.conf").write_text(ZONE)
         (folder / "env").write_text(
             f"MAIL_HOSTNAME={HOST}\nMAIL_DOMAIN={DOMAIN}\nSTACK_IPV4={NET4}\nSTACK_IPV6={NET6}\n"
@@ -118,6 +120,11 @@ class Stack:
         except subprocess.CalledProcessError as error:
             error.add_note(error.stderr[-4000:])
             raise
+
+    def down(self) -> None:
+        """Take everything away, the guard's table as well."""
+        self.compose("down", "--volumes", "--timeout", "10")
+        subprocess.run(["nft", "delete", "table", "inet", "mailward"], check=False, capture_output=True)
 
     def asked(self, service: str, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command inside a service, whatever its exit status."""
@@ -206,7 +213,8 @@ def internet() -> Iterator[Namespace]:
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[Stack]:
-    """Bring the stack up, and take all of it away at the end."""
+    """Bring the stack up, and take all of it away at the end; with MAILWARD_TEST_KEEP, leave it for the next run."""
+    keep = bool(os.environ.get("MAILWARD_TEST_KEEP"))
     with internet() as outside:
         stack = Stack(folder, outside)
         try:
@@ -216,5 +224,5 @@ def running(folder: Path) -> Iterator[Stack]:
             yield stack
         finally:
             (folder / "compose.log").write_text(stack.compose("logs", "--no-color", "--timestamps"))
-            stack.compose("down", "--volumes", "--timeout", "10")
-            subprocess.run(["nft", "delete", "table", "inet", "mailward"], check=False, capture_output=True)
+            if not keep:
+                stack.down()

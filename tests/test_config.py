@@ -469,6 +469,7 @@ ports = []
         ('lists.allow = "192.0.2.1"', "lists.allow", "a list in brackets"),
         ("lists.allow = [5]", "lists.allow[1]", "a host name"),
         ('http.listen = "9780"', "http.listen", "an address and a port"),
+        ('http.interface = "br-mail/1"', "http.interface", "the name of a network interface"),
         ('http.token = "secret"', "http.token", "16 or more letters"),
         ('http.listen = "127.0.0.1:99999"', "http.listen", "an address and a port"),
         ('exporters.mail = "perhaps"', "exporters.mail", "true or false"),

@@ -160,7 +160,10 @@ class Daemon:
         stack.push_async_callback(control.close)
         if config.http.listen:
             server = await http.listen(
-                config.http.listen, routes(engine.stats, self._view), config.http.token
+                config.http.listen,
+                routes(engine.stats, self._view),
+                config.http.token,
+                interface=config.http.interface,
             )
             stack.callback(server.close)
 

@@ -37,7 +37,13 @@ def source_of(table: AnySource, positions: Positions, standing: Standing) -> Sou
 
     if isinstance(table, AuthPolicyTable):
         return AuthPolicySource(
-            table.name, table.listen, standing, key=table.key, delay=table.delay, note=note
+            table.name,
+            table.listen,
+            standing,
+            interface=table.interface,
+            key=table.key,
+            delay=table.delay,
+            note=note,
         )
     return _MAKERS[type(table)](table, positions, note)
 

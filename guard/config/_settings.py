@@ -14,6 +14,7 @@ from guard.config._values import (
     Count,
     Duration,
     FilePath,
+    Interface,
     Listen,
     Members,
     Net,
@@ -123,6 +124,7 @@ class Http(Table):
     """[http]."""
 
     listen: Listen = "127.0.0.1:9780"
+    interface: Interface = ""
     token: Token = ""
 
 

@@ -15,6 +15,7 @@ from guard.config._values import (
     DockerUrl,
     Duration,
     Folder,
+    Interface,
     Label,
     Net,
     PolicyKey,
@@ -161,6 +162,7 @@ class AuthPolicyTable(_Source):
 
     type: Literal["auth_policy"]
     listen: PolicyListen = "127.0.0.1:4001"
+    interface: Interface = ""
     key: Annotated[PolicyKey, Field(repr=False)] = ""
     delay: Delay = 0
 

@@ -143,6 +143,13 @@ def policy_listen(value: object) -> str:
     )
 
 
+def interface(value: object) -> str:
+    """Return the name of a network interface as it is (Linux: up to 15 bytes); "" is any."""
+    if isinstance(value, str) and re.fullmatch(r"[!-.0-9;-~]{0,15}", value):
+        return value
+    raise ValueError('the name of a network interface, such as "br-mail"; "" for all')
+
+
 def is_local(address: str) -> bool:
     """Does only this host reach an address to listen on, as this module returns it?"""
     if address.startswith("unix:"):
@@ -278,6 +285,7 @@ ToAllow = Annotated[str, BeforeValidator(to_allow)]
 ToDeny = Annotated[str, BeforeValidator(to_deny)]
 Listen = Annotated[str, BeforeValidator(listen)]
 PolicyListen = Annotated[str, BeforeValidator(policy_listen)]
+Interface = Annotated[str, BeforeValidator(interface)]
 PolicyKey = Annotated[str, BeforeValidator(policy_key)]
 Delay = Annotated[int, BeforeValidator(delay)]
 FilePath = Annotated[str, BeforeValidator(file_path)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import re
+import socket
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -38,8 +39,12 @@ class HttpError(Exception):
     """The address cannot be listened on; the text names it and the remedy."""
 
 
-async def listen(address: str, routes: Mapping[str, Route], token: str = "") -> asyncio.Server:
+async def listen(
+    address: str, routes: Mapping[str, Route], token: str = "", *, interface: str = ""
+) -> asyncio.Server:
     """Serve `routes` by path on `host:port`.  Raises `HttpError`.
+
+    With an interface only what comes in there reaches it: Linux takes a packet for any of its addresses on every wire.
 
     With a token all but those of `OPEN` want `Authorization: Bearer TOKEN` (RFC 6750, 2.1).
     """
@@ -57,11 +62,22 @@ async def listen(address: str, routes: Mapping[str, Route], token: str = "") -> 
             writer.close()
 
     try:
-        return await asyncio.start_server(handle, host.strip("[]"), int(port), limit=HEAD_BYTES)
+        server = await asyncio.start_server(
+            handle, host.strip("[]"), int(port), limit=HEAD_BYTES, start_serving=False
+        )
     except OSError as error:
         raise HttpError(
             f'http.listen: {address}: {error.strerror or error}; choose another port, or "" for none'
         ) from None
+    try:
+        if interface:
+            for bound in server.sockets:
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+        await server.start_serving()
+    except OSError as error:
+        server.close()
+        raise HttpError(f"http.interface: {interface}: {error.strerror or error}; see `ip link`") from None
+    return server
 
 
 async def _serve(

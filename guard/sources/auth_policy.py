@@ -41,15 +41,24 @@ Standing = Callable[[str], int]
 class AuthPolicySource:
     """Listens on `listen` (`host:port` or `unix:///path`) until cancelled.
 
-    `key` is what Dovecot's `auth_policy_server_api_header` says: `Header: value`, or the value of `X-API-Key`; "" for
+    With an `interface` only what comes in there reaches it.  `key` is what Dovecot's `auth_policy_server_api_header` says: `Header: value`, or the value of `X-API-Key`; "" for
     none.  An address with failures in the window is told to wait `delay` seconds.
     """
 
     def __init__(
-        self, name: str, listen: str, standing: Standing, *, key: str = "", delay: int = 0, note: Note
+        self,
+        name: str,
+        listen: str,
+        standing: Standing,
+        *,
+        interface: str = "",
+        key: str = "",
+        delay: int = 0,
+        note: Note,
     ) -> None:
         self._name = name
         self._listen = listen
+        self._interface = interface
         self._standing = standing
         self._delay = delay
         self._note = note
@@ -112,7 +121,16 @@ class AuthPolicySource:
 
         if not self._listen.startswith("unix://"):
             host, _, port = self._listen.rpartition(":")
-            return await loop.create_server(connected, host.strip("[]"), int(port))
+            server = await loop.create_server(connected, host.strip("[]"), int(port), start_serving=False)
+            try:
+                if self._interface:
+                    for bound in server.sockets:
+                        bound.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._interface.encode())
+                await server.start_serving()
+            except OSError:
+                server.close()
+                raise
+            return server
         path = self._listen.removeprefix("unix://")
         _clear(path)
         mask = os.umask(0o117)  # mode 0660: the proxy's group

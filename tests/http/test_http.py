@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 
 import pytest
 
@@ -117,3 +118,20 @@ def test_an_address_in_use_is_an_error_with_the_remedy():
 
     with pytest.raises(http.HttpError, match=r"http\.listen.*choose another port"):
         asyncio.run(twice())
+
+
+def test_bound_to_an_interface_it_answers_there_and_nowhere_else():
+    async def reached(interface: str) -> bool:
+        async with await http.listen("0.0.0.0:0", {}, interface=interface) as server:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
+            except ConnectionRefusedError:
+                return False
+            writer.close()
+            return True
+
+    assert asyncio.run(reached("lo"))
+    other = next((name for _, name in socket.if_nameindex() if name != "lo"), None)
+    assert other is None or not asyncio.run(reached(other))
+    with pytest.raises(http.HttpError, match=r"http\.interface: nowhere0: No such device"):
+        asyncio.run(reached("nowhere0"))

@@ -265,6 +265,17 @@ async def test_an_address_that_is_taken_is_told_once_and_listened_on_as_soon_as_
         await task
 
 
+async def test_an_interface_that_is_not_there_yet_is_waited_for(tmp_path):
+    running = Running(tmp_path, listen="127.0.0.1:0", interface="nowhere0")
+    task = asyncio.create_task(running.source.run(running.chunks.put))
+    await until(lambda: running.notes)
+    assert not running.source.health().up
+    assert "No such device" in running.source.health().detail
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
 async def test_a_socket_left_behind_is_taken_and_a_file_is_not(tmp_path):
     path = tmp_path / "policy.sock"
     left = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -8,7 +8,6 @@ import os
 import shlex
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -29,9 +28,12 @@ server:
     local-data: "{DOMAIN}. MX 10 {HOST}."
     local-data: "{HOST}. A {HERE4}"
     local-data: "{HOST}. AAAA {HERE6}"
+    local-data: "_mta-sts.{DOMAIN}. TXT 'v=STSv1; id=1'"
     local-data: "mta-sts.{DOMAIN}. A {HERE4}"
     local-data: "autoconfig.{DOMAIN}. A {HERE4}"
     local-data: "autodiscover.{DOMAIN}. A {HERE4}"
+    local-data: "elsewhere.test. A 198.51.100.90"
+    local-data: "other.test. A 198.51.100.91"
 """
 
 
@@ -172,12 +174,10 @@ class Stack:
         """Return the guard's metrics by name and labels."""
         from prometheus_client.parser import text_string_to_metric_families
 
-        asked = urllib.request.Request(
-            f"http://{NET4}.1:9780/metrics",
-            headers={"Authorization": f"Bearer {self.secret('guard', 'guard_metrics')}"},
+        ask = (
+            f'curl -sf -H "Authorization: Bearer $(cat /secrets/guard_metrics)" http://{NET4}.1:9780/metrics'
         )
-        with urllib.request.urlopen(asked, timeout=10) as answer:
-            families = text_string_to_metric_families(answer.read().decode())
+        families = text_string_to_metric_families(self.compose("exec", "-T", "prometheus", "sh", "-c", ask))
         return {(s.name, frozenset(s.labels.items())): s.value for f in families for s in f.samples}
 
     def failures(self, service: str, protocol: str) -> float:
@@ -205,7 +205,11 @@ def internet() -> Iterator[Namespace]:
             run("ip", "-n", outside.name, "link", "set", "eth0", "up")
             give(outside, [f"198.51.100.{n}/24" for n in range(70, 120)])
             give(outside, [f"2001:db8:e2e:{n:x}::7/48" for n in range(1, 10)])
-            run("ip", "-n", outside.name, "route", "add", "default", "via", HERE4)
+            for gateway in (
+                HERE4,
+                HERE6,
+            ):  # from there every address of this host and its bridges can be asked
+                run("ip", "-n", outside.name, "route", "add", "default", "via", gateway)
             yield outside
         finally:
             subprocess.run(["ip", "link", "del", device], check=False)
@@ -218,7 +222,7 @@ def running(folder: Path) -> Iterator[Stack]:
     with internet() as outside:
         stack = Stack(folder, outside)
         try:
-            stack.compose("build", "--quiet")
+            stack.compose("--profile", "browser", "build", "--quiet")
             stack.compose("up", "--detach")
             stack.settle()
             yield stack

@@ -64,6 +64,14 @@ class Guesser:
             deadline -= 0.05
         return False
 
+    def unanswered(self, patience: float = 4.0) -> bool:
+        """Tell whether one guess more gets no byte back."""
+        self.raw.settimeout(patience)
+        try:
+            return not self.guess("nobody@example.test", "one-guess-more")
+        except OSError:
+            return True
+
     def secure(self) -> None:
         self.raw = untrusting().wrap_socket(self.raw)
         self._file = self.raw.makefile("rb")

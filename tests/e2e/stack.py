@@ -123,6 +123,17 @@ class Stack:
             error.add_note(error.stderr[-4000:])
             raise
 
+    def engine(self, *arguments: str) -> str:
+        """Run one command of `docker` and return what it wrote."""
+        return subprocess.run(
+            ["docker", *arguments],
+            env=self._environment,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        ).stdout
+
     def down(self) -> None:
         """Take everything away, the guard's table as well."""
         self.compose("down", "--volumes", "--timeout", "10")

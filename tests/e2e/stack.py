@@ -28,7 +28,7 @@ server:
     local-data: "{DOMAIN}. MX 10 {HOST}."
     local-data: "{HOST}. A {HERE4}"
     local-data: "{HOST}. AAAA {HERE6}"
-    local-data: "_mta-sts.{DOMAIN}. TXT 'v=STSv1; id=1'"
+    local-data: '_mta-sts.{DOMAIN}. TXT "v=STSv1; id=1"'
     local-data: "mta-sts.{DOMAIN}. A {HERE4}"
     local-data: "autoconfig.{DOMAIN}. A {HERE4}"
     local-data: "autodiscover.{DOMAIN}. A {HERE4}"

@@ -4,8 +4,6 @@ set -eu
 umask 077
 install -d -m 700 /run/stack
 cat >/run/stack/secrets.conf <<CONF
-# SOGo and the health check speak to us without TLS, on the stack's own network.
-login_trusted_networks = 127.0.0.1 ::1 $STACK_NETWORKS
 mysql mariadb {
   user = mail
   password = $(cat /secrets/database_mail)

@@ -33,6 +33,11 @@ server:
     local-data: "autoconfig.{DOMAIN}. A {HERE4}"
     local-data: "autodiscover.{DOMAIN}. A {HERE4}"
     local-data: "elsewhere.test. A 198.51.100.90"
+    local-data: 'elsewhere.test. TXT "v=spf1 ip4:198.51.100.90 ip6:2001:db8:e2e:8::7 -all"'
+    local-data: "mx.elsewhere.test. A 198.51.100.90"
+    local-data: "mx.elsewhere.test. AAAA 2001:db8:e2e:8::7"
+    local-data-ptr: "198.51.100.90 mx.elsewhere.test"
+    local-data-ptr: "2001:db8:e2e:8::7 mx.elsewhere.test"
     local-data: "other.test. A 198.51.100.91"
 """
 

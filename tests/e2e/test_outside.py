@@ -36,7 +36,9 @@ def listening(pid: int) -> set[int]:
     return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"}
 
 
-async def scan(client: dict[socket.AddressFamily, str], targets: list[tuple[str, int]]) -> set[tuple[str, int]]:
+async def scan(
+    client: dict[socket.AddressFamily, str], targets: list[tuple[str, int]]
+) -> set[tuple[str, int]]:
     """Return which of the targets take a connection."""
     gate = asyncio.Semaphore(200)
 

@@ -206,12 +206,12 @@ REFUSALS: Final[dict[type[Guesser], bytes]] = {
     CalDav: b"401",
     ActiveSync: b"401",
 }
-# service and protocol of the guess in mailward_auth_failures_total
+# service and protocol of the guess in mailward_auth_failures_total: one of these
 COUNTED: Final[dict[type[Guesser], tuple[str, str]]] = {
     Imap: ("dovecot", "imap"),
     Pop3: ("dovecot", "pop3"),
     Sieve: ("dovecot", "sieve"),
-    Submission: ("postfix", "submission"),
+    Submission: ("postfix dovecot", "submission smtp"),  # whoever of the two is heard first
     Web: ("sogo", "web"),
     CalDav: ("sogo", "dav"),
     ActiveSync: ("sogo", "eas"),

@@ -39,7 +39,7 @@ try:
     field = browser.find_element(By.CSS_SELECTOR, "#passwordField")
     browser.save_screenshot(f"{folder}/sogo-login.png")
     field.send_keys(password, Keys.ENTER)
-    row = wait.until(element_to_be_clickable((By.XPATH, f"//*[contains(text(), '{subject}')]")))
+    row = wait.until(element_to_be_clickable((By.XPATH, f"//button[@aria-label='{subject}']")))
     browser.save_screenshot(f"{folder}/sogo-inbox.png")
     row.click()
     body = wait.until(

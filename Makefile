@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --qui
 PINNED := --require-hashes --no-deps --only-binary :all: --requirement
 SOURCES := pyproject.toml hatch_build.py README.md $(shell find guard exporters -type f -not -name '*.pyc')
 
-.PHONY: run test server-test docker-test quick check bench demo stack install clean lock setup system
+.PHONY: run test server-test docker-test e2e quick check bench demo stack install clean lock setup system
 .DELETE_ON_ERROR:
 
 run: setup ## guard this host; without the right to use nftables, only observe
@@ -33,6 +33,10 @@ server-test: system .venv/.dev ## sources and fleets against real servers: Redis
 docker-test: system .venv/.dev ## a ban against ports that Docker publishes: a real engine, a real container
 	@.ci/docker
 	@$(BIN)/python -m pytest -rs -m docker
+
+e2e: system .venv/.dev ## the whole stack of compose.yaml, attacked, from 198.51.100.0/24 and 2001:db8:e2e::/48: needs root
+	@.ci/engine >/dev/null
+	@$(BIN)/python -m pytest -rs -p no:randomly -m e2e tests/e2e; code=$$?; .ci/engine stop; exit $$code
 
 quick: .venv/.dev ## the tests that need no root, on the checkout, until the first failure
 	@$(BIN)/python -m pytest -x -q -m 'not system'

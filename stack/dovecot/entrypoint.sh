@@ -19,9 +19,10 @@ chmod 711 /run/stack
 umask 022
 for script in /etc/dovecot/sieve/*.sieve; do sievec "$script"; done
 # Certificates are renewed by another container: take them when they change, without a socket to the engine.
-( while sleep 60; do
-    now=$(stat -c %Y-%i /certs/fullchain.pem 2>/dev/null || true)
-    [ "$now" = "${before:-$now}" ] || doveadm reload
-    before=$now
+stamp() { stat -c %Y-%i /certs/fullchain.pem 2>/dev/null || true; }
+before=$(stamp)
+( while sleep 20; do
+    now=$(stamp)
+    [ "$now" = "$before" ] || { doveadm reload && before=$now; }
   done ) &
 exec dovecot -F

@@ -22,9 +22,10 @@ query aliases "SELECT a.goto FROM alias a JOIN domain d ON d.name = a.domain WHE
 # Who may send as which address: its own, and the aliases that lead to it.
 query senders "SELECT address FROM mailbox WHERE address = '%s' AND active UNION SELECT goto FROM alias WHERE address = '%s' AND active"
 newaliases
-( while sleep 60; do
-    now=$(stat -c %Y-%i /certs/fullchain.pem 2>/dev/null || true)
-    [ "$now" = "${before:-$now}" ] || postfix reload
-    before=$now
+stamp() { stat -c %Y-%i /certs/fullchain.pem 2>/dev/null || true; }
+before=$(stamp)
+( while sleep 20; do
+    now=$(stamp)
+    [ "$now" = "$before" ] || { postfix reload && before=$now; }
   done ) &
 exec postfix start-fg

@@ -3,9 +3,13 @@
 set -eu
 install -d -o sogo -g sogo /run/sogo /var/lib/sogo /var/spool/sogo
 umask 027
-sed -e "s|@DATABASE@|mysql://sogo:$(cat /secrets/database_sogo)@mariadb:3306|" \
-    -e "s|@DOMAIN@|$MAIL_DOMAIN|" -e "s|@ZONE@|${TZ:-UTC}|" -e "s|@KEY@|$(cut -c1-32 /secrets/sogo_encryption)|" \
-    /opt/sogo/sogo.conf >/etc/sogo/sogo.conf
+# The secrets go through a descriptor: a command line can be read by everybody on the host.
+sed -f - /opt/sogo/sogo.conf >/etc/sogo/sogo.conf <<SED
+s|@DATABASE@|mysql://sogo:$(cat /secrets/database_sogo)@mariadb:3306|
+s|@DOMAIN@|$MAIL_DOMAIN|
+s|@ZONE@|${TZ:-UTC}|
+s|@KEY@|$(cut -c1-32 /secrets/sogo_encryption)|
+SED
 chgrp sogo /etc/sogo/sogo.conf
 as_sogo() { setpriv --reuid=sogo --regid=sogo --init-groups env HOME=/var/lib/sogo "$@"; }
 ( while sleep 300; do as_sogo sogo-tool expire-sessions 60 >/dev/null 2>&1; done ) &

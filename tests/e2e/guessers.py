@@ -64,6 +64,14 @@ class Guesser:
             deadline -= 0.05
         return False
 
+    def unanswered(self, patience: float = 4.0) -> bool:
+        """Tell whether one guess more gets no byte back."""
+        self.raw.settimeout(patience)
+        try:
+            return not self.guess("nobody@example.test", "one-guess-more")
+        except OSError:
+            return True
+
     def secure(self) -> None:
         self.raw = untrusting().wrap_socket(self.raw)
         self._file = self.raw.makefile("rb")
@@ -198,12 +206,12 @@ REFUSALS: Final[dict[type[Guesser], bytes]] = {
     CalDav: b"401",
     ActiveSync: b"401",
 }
-# service and protocol of the guess in mailward_auth_failures_total
+# service and protocol of the guess in mailward_auth_failures_total: one of these
 COUNTED: Final[dict[type[Guesser], tuple[str, str]]] = {
     Imap: ("dovecot", "imap"),
     Pop3: ("dovecot", "pop3"),
     Sieve: ("dovecot", "sieve"),
-    Submission: ("postfix", "submission"),
+    Submission: ("postfix dovecot", "submission smtp"),  # whoever of the two is heard first
     Web: ("sogo", "web"),
     CalDav: ("sogo", "dav"),
     ActiveSync: ("sogo", "eas"),

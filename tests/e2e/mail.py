@@ -42,7 +42,7 @@ def found(password: str, folder: str, *criteria: str, patience: float = 90.0) ->
         with imaplib.IMAP4_SSL(HERE4, 993, ssl_context=untrusting()) as box:
             box.login(BOB, password)
             if box.select(folder)[0] == "OK":
-                numbers = box.search(None, *criteria)[1][0].split()
+                numbers = box.search(None, *criteria[:-1], f'"{criteria[-1]}"')[1][0].split()
                 if numbers:
                     assert len(numbers) == 1
                     return box.fetch(numbers[0].decode(), "(RFC822)")[1][0][1]  # type: ignore[index,return-value]

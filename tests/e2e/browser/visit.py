@@ -33,11 +33,13 @@ browser = Chrome(options=options, service=Service("/usr/bin/chromedriver"))
 wait = WebDriverWait(browser, 60)
 try:
     browser.get(url)
-    wait.until(element_to_be_clickable((By.CSS_SELECTOR, "input[name=username], #input_1"))).send_keys(user)
-    field = browser.find_element(By.CSS_SELECTOR, "input[type=password]")
+    wait.until(element_to_be_clickable((By.CSS_SELECTOR, "input[ng-model='app.creds.username']"))).send_keys(
+        user
+    )
+    field = browser.find_element(By.CSS_SELECTOR, "#passwordField")
     browser.save_screenshot(f"{folder}/sogo-login.png")
     field.send_keys(password, Keys.ENTER)
-    row = wait.until(element_to_be_clickable((By.XPATH, f"//*[contains(text(), '{subject}')]")))
+    row = wait.until(element_to_be_clickable((By.XPATH, f"//button[@aria-label='{subject}']")))
     browser.save_screenshot(f"{folder}/sogo-inbox.png")
     row.click()
     body = wait.until(

@@ -57,7 +57,7 @@ from guard.traffic import Traffic
 __all__ = ["CannotRunError", "run"]
 
 TICK: Final = 0.25  # seconds
-PARTING: Final = 6.0  # the most that what the sources still deliver may take when we stop
+PARTING: Final = 25.0  # the most that what the sources still deliver may take when we stop
 REFRESH: Final = 60.0  # what is protected on this host
 _OWN_TABLES: Final = (REASON_TABLE, NAME_TABLE, *FLEET_TABLES)  # rows of the state that are not the engine's
 _AT_START_ONLY: Final = ("source", "firewall", "store", "http", "control", "limits", "exporters")

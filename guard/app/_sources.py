@@ -105,7 +105,7 @@ def _redis(table: RedisTable, positions: Positions, note: Note) -> Source:
     )
 
 
-def _syslog(table: SyslogTable, _positions: Positions, note: Note) -> Source:
+def _syslog(table: SyslogTable, positions: Positions, note: Note) -> Source:
     from guard.sources.syslog import SyslogSource, Tls  # noqa: PLC0415 - what most hosts never load
 
     return SyslogSource(
@@ -115,6 +115,7 @@ def _syslog(table: SyslogTable, _positions: Positions, note: Note) -> Source:
         mode=int(table.mode, 8),
         connections=table.connections,
         tls=Tls(table.certificate, table.key, table.client_ca) if table.certificate else None,
+        positions=positions,
         note=note,
     )
 

@@ -1,25 +1,21 @@
-"""One address that syslog messages are sent to: datagrams in batches, streams a task each."""
+"""One address that syslog messages are sent to: what datagrams and streams have in common."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from guard.sources import Chunk, Note, Put
 from guard.sources._backoff import Backoff
-from guard.sources._syslog_messages import LONGEST, Frames, lines_of
-from guard.sources._syslog_socket import BACKLOG, Address, Tls, dropped, forget, keep_alive, listening
+from guard.sources._cursor import Cursor
+from guard.sources._syslog_socket import Address, Tls, forget, listening
 
 READ: Final = 64 * 1024  # bytes of one connection that make one chunk
-BATCH: Final = 512  # datagrams that make one chunk
-HANDSHAKE: Final = 10.0  # seconds
-FAREWELL: Final = 5.0  # the most seconds in which senders can end what they have begun when we stop ...
-SILENCE: Final = 0.5  # ... and when none of them has sent anything for so long, they have ended it
+FAREWELL: Final = 20.0  # the most seconds in which senders can end what they have begun when we stop, and in which what they sent is handed on
 QUIET: Final = 60.0  # seconds between two notes of one kind
 _PEERS: Final = 1024
 
@@ -36,7 +32,7 @@ class Terms(NamedTuple):
 
 
 class Listener:
-    """One address; `host` stands in headers that name none."""
+    """One address; `host` stands in headers that name none.  What arrives there `_take` knows to read."""
 
     def __init__(self, name: str, address: Address, terms: Terms, host: bytes, note: Note) -> None:
         self.trouble = ""  # what is in the way, in words
@@ -49,18 +45,15 @@ class Listener:
         self._note = note
         self._noted: dict[str, float] = {}
         self._peers: dict[str, bool] = {}
-        self._served: dict[asyncio.Task[None], asyncio.Transport | None] = {}
         self._socket: socket.socket | None = None
         self._lost = 0
-        self._heard = 0.0  # when a stream brought something last, monotonic
-        self._drops = 0  # of this socket, as far as they were told
         self._stalled: dict[object, float] = {}  # since when a chunk has waited to be taken
 
     # -- how it does -----------------------------------------------------------------------------------------------
 
     def lost(self) -> int:
         """Return how many messages could not be delivered."""
-        return self._lost + (dropped(self._socket) if self._socket and self._address.datagrams else 0)
+        return self._lost
 
     def waiting(self) -> float:
         """Return for how many seconds the oldest chunk has waited for the engine."""
@@ -68,7 +61,7 @@ class Listener:
 
     def detail(self) -> str:
         """Return what is listened at, in words."""
-        return self._address.url + ("" if self._address.datagrams else f" ({len(self._served)} connected)")
+        return self._address.url
 
     def _tell(self, kind: str, text: str) -> None:
         """Note something, but what happens at every message only once a minute."""
@@ -101,13 +94,10 @@ class Listener:
                 continue
             if self.trouble:
                 self._note(f"{self._address.url}: is listened at now")
-            self.trouble, self.up, self._drops = "", True, 0
+            self.trouble, self.up = "", True
             backoff.reset()
             try:
-                if self._address.datagrams:
-                    await self._datagrams(self._socket, put)
-                else:
-                    await self._streams(self._socket, put)
+                await self._take(self._socket, put)
             except OSError as error:  # the socket itself failed: made again
                 self._tell("failed", error.strerror or str(error))
             finally:
@@ -116,6 +106,10 @@ class Listener:
                 made, self._socket = self._socket, None
                 forget(self._address, made)
 
+    async def _take(self, made: socket.socket, put: Put) -> None:
+        """Read the socket until cancelled; OSError where it fails."""
+        raise NotImplementedError
+
     async def _deliver(self, data: bytes, put: Put) -> None:
         """Hand on lines; cancelled, it has handed on nothing."""
         if not data:
@@ -123,9 +117,13 @@ class Listener:
         key = object()
         self._stalled[key] = time.monotonic()
         try:
-            await put(Chunk(self._name, self._stream, data, written=time.time()))
+            await put(Chunk(self._name, self._stream, data, self._place(), written=time.time()))
         finally:
             del self._stalled[key]
+
+    def _place(self) -> Cursor | None:
+        """Return what is to be saved beside a chunk."""
+        return None
 
     def _may(self, peer: str) -> bool:
         """May the sender at this address be believed?"""
@@ -142,157 +140,8 @@ class Listener:
             self._tell("stranger", f"somebody sends from {peer}, which is not in from_nets: refused")
         return known
 
-    # -- datagrams -------------------------------------------------------------------------------------------------
 
-    async def _datagrams(self, made: socket.socket, put: Put) -> None:
-        data = b""
-        try:
-            while True:
-                await _readable(made)
-                while batch := self._batch(made):
-                    data = lines_of(batch, self._host)
-                    await self._deliver(data, put)
-                    data = b""
-                    self._tell_drops(made)
-                    await asyncio.sleep(0)  # a queue that has room does not let others run
-        except asyncio.CancelledError:
-            # A timeout within a cancelled task is told as a CancelledError, up to Python 3.12.
-            with contextlib.suppress(OSError, TimeoutError, asyncio.CancelledError):
-                async with asyncio.timeout(FAREWELL):
-                    await self._deliver(data, put)
-                    while data := lines_of(self._batch(made), self._host):
-                        await self._deliver(data, put)
-                        data = b""
-                        await asyncio.sleep(0)  # or the time would not pass
-            self._lost += data.count(b"\n")
-            raise
-
-    def _tell_drops(self, made: socket.socket) -> None:
-        drops = dropped(made)
-        if drops > self._drops:
-            self._tell("room", f"the kernel had no room for {drops - self._drops} datagrams: they are lost")
-        self._drops = drops
-
-    def _batch(self, made: socket.socket) -> list[bytes]:
-        """Return the datagrams that are there, some of them."""
-        messages: list[bytes] = []
-        size = 0
-        checked = self._terms.nets is not None
-        try:
-            while len(messages) < BATCH and size < READ:
-                if checked:
-                    message, peer = made.recvfrom(LONGEST + 1)
-                    if not self._may(peer[0]):
-                        size += 256  # others are to have their turn
-                        continue
-                else:
-                    message = made.recv(LONGEST + 1)
-                size += len(message)
-                if len(message) > LONGEST:
-                    self._lose("long", f"a message of over {LONGEST} bytes is dropped")
-                else:
-                    messages.append(message)
-        except BlockingIOError:
-            pass
-        return messages
-
-    # -- streams ---------------------------------------------------------------------------------------------------
-
-    async def _streams(self, made: socket.socket, put: Put) -> None:
-        async with asyncio.TaskGroup() as group:
-
-            def begin(connection: socket.socket) -> None:
-                task = group.create_task(self._serve(connection, put))
-                self._served[task] = None
-                task.add_done_callback(self._served.pop)
-
-            try:
-                while True:
-                    await _readable(made)
-                    if not self._accept(made, begin):
-                        await asyncio.sleep(0.1)
-            except asyncio.CancelledError:
-                self._accept(made, begin)  # who is connected has begun to send
-                made.close()
-                await asyncio.sleep(0)  # they begin
-                await self._part()
-                raise
-
-    def _accept(self, made: socket.socket, begin: Callable[[socket.socket], None]) -> bool:
-        """Begin with the connections that wait, or turn them away; False when the kernel gives none for now."""
-        for _ in range(BACKLOG):
-            try:
-                connection, peer = made.accept()
-            except BlockingIOError:
-                return True
-            except OSError as error:  # no descriptor is free, or the peer has gone again
-                self._tell("accept", f"a connection is not taken: {error.strerror or error}")
-                return False
-            if not self._address.path and not self._may(peer[0]):
-                connection.close()
-            elif len(self._served) >= self._terms.connections:
-                self._tell("many", f"{self._terms.connections} are connected: another sender is turned away")
-                connection.close()
-            else:
-                begin(connection)
-        return True
-
-    async def _part(self) -> None:
-        """Tell the senders that we go, and take what they have sent; rsyslog and syslog-ng keep the rest for our successor."""
-        for transport in self._served.values():
-            if transport is not None and not transport.is_closing():
-                connection = transport.get_extra_info("socket")
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_WR)  # below TLS, which has no such thing
-        self._heard = began = time.monotonic()
-        while self._served and time.monotonic() - began < FAREWELL:
-            if time.monotonic() - self._heard > SILENCE and not self._stalled:
-                break  # Docker's driver, for one, never looks; what it had sent is read
-            await asyncio.wait(self._served, timeout=SILENCE / 10)
-
-    async def _serve(self, connection: socket.socket, put: Put) -> None:
-        """Read one connection to its end; its trouble is its own."""
-        frames = Frames(self._host)
-        lines = b""
-        transport: asyncio.Transport | None = None
-        try:
-            keep_alive(connection)
-            reader = asyncio.StreamReader(limit=READ)
-            protocol = asyncio.StreamReaderProtocol(reader)
-            transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: protocol,
-                connection,
-                ssl=self._terms.tls.context() if self._terms.tls else None,
-                ssl_handshake_timeout=HANDSHAKE if self._terms.tls else None,
-                ssl_shutdown_timeout=HANDSHAKE if self._terms.tls else None,
-            )
-            task = asyncio.current_task()
-            if task is not None:
-                self._served[task] = transport
-            while data := await reader.read(READ):
-                self._heard = time.monotonic()
-                lines = frames.feed(data)
-                self._lose_long(frames)
-                await self._deliver(lines, put)
-                lines = b""
-                await asyncio.sleep(0)  # others have their turn
-        except OSError as error:
-            self._tell("broken", f"a connection broke: {error.strerror or error}")
-        finally:
-            self._lost += lines.count(b"\n")  # cancelled: nobody took them
-            if frames.unfinished:
-                self._lose("unfinished", "a connection ended within a message: it is lost")
-            if transport is not None:
-                transport.close()
-            else:
-                connection.close()
-
-    def _lose_long(self, frames: Frames) -> None:
-        self._lose("long", f"a message of over {LONGEST} bytes is dropped", frames.too_long)
-        frames.too_long = 0
-
-
-async def _readable(made: socket.socket) -> None:
+async def readable(made: socket.socket) -> None:
     """Wait until there is something to read, and watch for it no longer than that."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()

@@ -150,6 +150,9 @@ class Tls:
         if self._context is None or stamps != self._stamps:
             made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             made.minimum_version = ssl.TLSVersion.TLSv1_2
+            # A sender never reads: tickets would lie in its socket for good, hide our farewell from it, and make of its
+            # close() a reset, which throws away what we have not read yet.
+            made.num_tickets = 0
             made.load_cert_chain(self._certificate, self._key)
             if self._client_ca:
                 made.load_verify_locations(self._client_ca)

@@ -32,6 +32,7 @@ from guard.sources._policy_requests import Connection, Request
 REPORTS: Final = 20_000  # that wait for the guard: some seconds of the fastest attack, at most 160 MiB
 _WAITING_BYTES: Final = 16 * 1024 * 1024
 _SWEEP: Final = 1.0  # seconds between two looks for slow clients
+_FAREWELL: Final = 5.0  # seconds in which what was answered can be delivered when we stop
 _REFUSE: Final = b'{"status": -1}'
 _PASS: Final = b'{"status": 0}'
 
@@ -100,10 +101,15 @@ class AuthPolicySource:
             finally:
                 self._trouble = "stopped"
                 server.close()
-                if self._waiting:
-                    self._note(f"{len(self._waiting)} reports were not counted when it was stopped")
                 for connection in list(self._connections):
                     connection.close()
+                # What was answered Dovecot never sends again.
+                with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+                    async with asyncio.timeout(_FAREWELL):
+                        await self._drain(put)
+                if self._waiting:
+                    self._lost += len(self._waiting)
+                    self._note(f"{len(self._waiting)} reports were not counted when it was stopped")
 
     async def _open(self) -> asyncio.Server:
         loop = asyncio.get_running_loop()
@@ -132,20 +138,28 @@ class AuthPolicySource:
         while True:
             await self._fresh.wait()
             self._fresh.clear()
-            while self._waiting:
-                lines: list[bytes] = []
-                size = 0
-                self._under_way, written = self._waiting[0][0], 0.0
-                while self._waiting and size + len(self._waiting[0][1]) <= CHUNK_BYTES:
-                    written, line = self._waiting.popleft()
-                    lines.append(line)
-                    size += len(line)
-                self._bytes -= size
+            await self._drain(put)
+
+    async def _drain(self, put: Put) -> None:
+        while self._waiting:
+            taken: list[tuple[float, bytes]] = []
+            size = 0
+            while self._waiting and size + len(self._waiting[0][1]) <= CHUNK_BYTES:
+                taken.append(self._waiting.popleft())
+                size += len(taken[-1][1])
+            self._under_way = taken[0][0]
+            self._bytes -= size
+            data = b"".join(line for _, line in taken)
+            try:
                 await put(
-                    Chunk(self._name, f"{self._name}/reports", b"".join(lines), written=written, reports=True)
+                    Chunk(self._name, f"{self._name}/reports", data, written=taken[-1][0], reports=True)
                 )
-                self._under_way = 0.0
-            self._full = False
+            except asyncio.CancelledError:  # nobody took them
+                self._waiting.extendleft(reversed(taken))
+                self._bytes += size
+                raise
+            self._under_way = 0.0
+        self._full = False
 
     def _answer(self, request: Request) -> bytes:
         """Return the JSON that answers one request."""

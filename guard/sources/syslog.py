@@ -10,7 +10,8 @@ address also this host's own), a unix socket's may write to it (`mode`), and `cl
 addresses are nothing that a line's reader gets to know: the host is the header's.
 
 Nobody can be asked for a message again.  What is received and not yet in the saved state is lost by a kill, as is what
-the kernel holds for us; UDP is also lost where it finds no room, and that is counted.
+the kernel holds for us; UDP is also lost where it finds no room and while nobody listens, and both are counted: the
+latter from `positions`, which say where the kernel's own count stood (guard.sources._udp_gap).
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from guard.sources import Health, Note, Put
+from guard.sources._syslog_datagrams import Datagrams
 from guard.sources._syslog_listener import Listener, Net, Terms
 from guard.sources._syslog_socket import Address, Tls, address_of
+from guard.sources._syslog_streams import Streams
 
 __all__ = ["SyslogSource", "Tls"]
 
@@ -35,7 +38,7 @@ class SyslogSource:
 
     `from_nets`: whose packets and connections are taken; those of this host alone where there are none, of everybody
     with a certificate where `tls` asks for one.  `mode`: of unix sockets.  `connections`: the most streams at once, of
-    each address; more are turned away.  A stream holds at most 512 KiB while the engine is busy, then its sender waits.
+    each address; more wait.  A stream holds at most 512 KiB while the engine is busy, then its sender waits.
     """
 
     def __init__(
@@ -47,16 +50,21 @@ class SyslogSource:
         mode: int = 0o660,
         connections: int = 64,
         tls: Tls | None = None,
+        positions: Mapping[str, str] | None = None,
         note: Note = lambda _: None,
     ) -> None:
         self._name = name
-        self._listeners = []
+        self._listeners: list[Listener] = []
         host = os.uname().nodename.encode()
         nets = [ipaddress.ip_network(net) for net in from_nets]
         for address in map(address_of, listen):
             asks = tls if address.kind == "tls" else None
             terms = Terms(_nets(address, nets, asks), mode, connections, asks)
-            self._listeners.append(Listener(name, address, terms, host, note))
+            if address.datagrams:
+                mark = (positions or {}).get(f"{name}/{address.url}", "")
+                self._listeners.append(Datagrams(name, address, terms, host, note, mark=mark))
+            else:
+                self._listeners.append(Streams(name, address, terms, host, note))
 
     @property
     def name(self) -> str:

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from grafana_foundation_sdk.builders import bargauge, common, prometheus, stat, timeseries
 from grafana_foundation_sdk.builders import dashboard as build
+from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import common as shape
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
@@ -74,8 +75,12 @@ def numbers(
     says: Mapping[str, tuple[str, str]] | None = None,
     size: tuple[int, int] = (4, 4),
     decimals: int | None = None,
+    at: tuple[int, int] | None = None,
 ) -> stat.Panel:
-    """Return the latest values as large figures; `says` puts a word and a colour in a value's place."""
+    """Return the latest values as large figures; `says` puts a word and a colour in a value's place.
+
+    `at` is a place on the grid where the next free one will not do.
+    """
     panel = _described(stat.Panel(), number, title, text, size, unit, steps)
     panel.color_mode(shape.BigValueColorMode.BACKGROUND if says else shape.BigValueColorMode.VALUE)
     panel.graph_mode(shape.BigValueGraphMode.NONE if says else shape.BigValueGraphMode.AREA)
@@ -87,6 +92,8 @@ def numbers(
         panel.mappings([model.ValueMap(options=words)])
     if decimals is not None:
         panel.decimals(decimals)
+    if at:
+        panel.grid_pos(model.GridPos(x=at[0], y=at[1], w=size[0], h=size[1]))
     for target in _targets(queries):
         panel.with_target(target)
     return panel
@@ -191,18 +198,25 @@ SERVICES: Final = Choice(
 
 
 class Mark(NamedTuple):
-    """An annotation: something that happened, where `expr` is above zero."""
+    """An annotation: something that happened, where `expr` is above zero; `title` may name its labels."""
 
     name: str
+    title: str
     colour: str
     expr: str
 
 
 RELOADS: Final = Mark(
-    "Guard started, or took a configuration", BLUE,
+    "Guard started or reloaded", "Guard {{instance}} started, or took a configuration", BLUE,
     f"changes(mailward_reload_timestamp_seconds{{{HOST}}}[2m]) > 0",
 )  # fmt: skip
-RESTARTS: Final = Mark("Service restarted", ORANGE, "changes(process_start_time_seconds[2m]) > 0")
+# Of Redis, MariaDB and the machine their exporter tells: its own start is not theirs.
+RESTARTS: Final = Mark(
+    "Service restarted", "{{job}} restarted", ORANGE,
+    'changes(process_start_time_seconds{job=~"dovecot|rspamd|prometheus"}[2m]) > 0'
+    " or changes(redis_start_time_seconds[2m]) > 0 or resets(mysql_global_status_uptime[2m]) > 0"
+    " or changes(node_boot_time_seconds[2m]) > 0",
+)  # fmt: skip
 
 
 class Screen(NamedTuple):
@@ -224,14 +238,7 @@ class Screen(NamedTuple):
         for choice in self.choices:
             board.with_variable(_variable(choice))
         for mark in (RELOADS, RESTARTS):
-            board.annotation(
-                build.AnnotationQuery()
-                .name(mark.name)
-                .datasource(SOURCE)
-                .enable(True)
-                .icon_color(mark.colour)
-                .expr(mark.expr)
-            )
+            board.annotation(_Annotation(mark))
         board.link(
             build.DashboardLink("Mailward")
             .type(model.DashboardLinkType.DASHBOARDS)
@@ -248,6 +255,28 @@ class Screen(NamedTuple):
                 board.with_panel(panel)
         made = board.build()
         made.schema_version = SCHEMA
+        return made
+
+
+class _Titled(model.AnnotationQuery):
+    """Grafana's Prometheus annotations have a title that the SDK does not know."""
+
+    title: str
+
+    def to_json(self) -> dict[str, object]:
+        return {**super().to_json(), "titleFormat": self.title}
+
+
+class _Annotation(Builder[model.AnnotationQuery]):
+    def __init__(self, mark: Mark) -> None:
+        self._mark = mark
+
+    def build(self) -> model.AnnotationQuery:
+        """Return the annotation."""
+        made = _Titled(
+            name=self._mark.name, datasource=SOURCE, icon_color=self._mark.colour, expr=self._mark.expr
+        )
+        made.title = self._mark.title
         return made
 
 

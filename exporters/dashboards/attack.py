@@ -72,7 +72,7 @@ SCREEN: Final = Screen(
             Query(rate("mailward_bans_total", "rule, family"), "{{rule}} {{family}}"), stacked=True, size=(8, 8),
         ),
         lines(
-            11, "Bans ended per minute", "By cause.", Query(rate("mailward_unbans_total", "cause"), "{{cause}}"), size=(8, 8),
+            11, "Bans ended per minute", "Why a ban ended: its time was over, or somebody lifted it.", Query(rate("mailward_unbans_total", "cause"), "{{cause}}"), size=(8, 8),
         ),
         lines(
             12, "Bans in force", "What is wanted, by address family.",

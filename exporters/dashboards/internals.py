@@ -10,6 +10,7 @@ from exporters.dashboards._panels import (
     HOSTS,
     NONE_IS_WELL,
     RED,
+    SERVICE,
     SERVICES,
     UP,
     YELLOW,
@@ -41,7 +42,7 @@ SCREEN: Final = Screen(
         ),
         numbers(6, "Release", "The release of each guard.", Query(f"count by (version) (mailward_build_info{{{HOST}}})", "{{version}}"), size=(4, 4), decimals=0),
         Row("Reading"),
-        lines(7, "Lines per second", "By source and service.", Query(f"sum by (source, service) (rate(mailward_lines_total{{{HOST}}}[$__rate_interval]))", "{{source}} {{service}}"), unit="short", size=(8, 8)),
+        lines(7, "Lines per second", "By source and service.", Query(f"sum by (source, service) (rate(mailward_lines_total{{{SERVICE}}}[$__rate_interval]))", "{{source}} {{service}}"), unit="short", size=(8, 8)),
         lines(
             8, "Reading behind", "Seconds since everything written was last read.",
             Query(f"max by (source) (mailward_ingest_lag_seconds{{{HOST}}})", "{{source}}"), unit="s", steps=((None, GREEN), (2, YELLOW), (10, RED)), size=(8, 8),
@@ -49,10 +50,11 @@ SCREEN: Final = Screen(
         lines(9, "Lost per minute", "How often a source could not deliver something.", Query(rate("mailward_source_lost_total", "source"), "{{source}}"), steps=NONE_IS_WELL, size=(8, 8)),
         lines(10, "Lines per minute by parser", "Read, of no interest, or not understood.", Query(rate("mailward_parse_total", "parser, result"), "{{parser}} {{result}}"), size=(12, 8)),
         lines(
-            11, "Share of lines not understood", "Of the lines that look like a failed login, those that no parser could read: a format has changed.",
+            11, "Share of failed logins not understood", "Lines that look like a failed login and that no parser could read, among the failed logins that were read: a format has changed.",
             Query(
-                f"sum by (service) (rate(mailward_unparsed_total{{{HOST}}}[$__rate_interval]))"
-                f" / (sum by (service) (rate(mailward_lines_total{{{HOST}}}[$__rate_interval])) > 0)",
+                f"sum by (service) (rate(mailward_unparsed_total{{{SERVICE}}}[$__rate_interval]))"
+                f" / clamp_min(sum by (service) (rate(mailward_unparsed_total{{{SERVICE}}}[$__rate_interval]))"
+                f" + sum by (service) (rate(mailward_auth_failures_total{{{SERVICE}}}[$__rate_interval])), 1e-6)",
                 "{{service}}",
             ),
             unit="percentunit", steps=((None, GREEN), (0.01, RED)), size=(12, 8),

@@ -39,7 +39,7 @@ SCREEN: Final = Screen(
         ),
         numbers(
             4, "Deferred", "Share of delivery attempts that have to be repeated, in the time shown.",
-            Query(f'{grown("mailward_mail_deliveries_total", chosen=HOST + ",result=" + chr(34) + "deferred" + chr(34))} / ({grown("mailward_mail_deliveries_total")} > 0)', "deferred"),
+            Query(f'{grown("mailward_mail_deliveries_total", chosen=HOST + ",result=" + chr(34) + "deferred" + chr(34))} / clamp_min({grown("mailward_mail_deliveries_total")}, 1)', "deferred"),
             unit="percentunit", steps=((None, GREEN), (0.1, ORANGE), (0.5, RED)),
         ),
         numbers(5, "Rejected", "What was refused at the door, in the time shown.", Query(grown("mailward_mail_rejected_total"), "rejected"), decimals=0),
@@ -50,7 +50,7 @@ SCREEN: Final = Screen(
         Row("In and out"),
         lines(7, "Received per minute", "Messages taken into the queue, by protocol.", Query(rate("mailward_mail_received_total", "protocol"), "{{protocol}}"), stacked=True, size=(8, 8)),
         lines(8, "Delivery attempts per minute", "One recipient each, by transport and result.", Query(rate("mailward_mail_deliveries_total", "transport, result"), "{{transport}} {{result}}"), size=(8, 8)),
-        lines(9, "Rejected per minute", "By what was wrong.", Query(rate("mailward_mail_rejected_total", "class"), "{{class}}"), stacked=True, size=(8, 8)),
+        lines(9, "Rejected per minute", "What was refused at the door, by what was wrong with it.", Query(rate("mailward_mail_rejected_total", "class"), "{{class}}"), stacked=True, size=(8, 8)),
         lines(10, "Postscreen per minute", "What it thinks of those who knock.", Query(rate("mailward_postscreen_verdicts_total", "verdict"), "{{verdict}}"), stacked=True, size=(8, 8)),
         lines(11, "LMTP deliveries per minute", "By Dovecot's and Sieve's own lines.", Query(rate("mailward_lmtp_deliveries_total", "result"), "{{result}}"), size=(8, 8)),
         lines(12, "Logins per minute", "IMAP, POP3, SMTP and web logins that went through.", Query(rate("mailward_auth_successes_total", "service, protocol", _TLS), "{{service}} {{protocol}}"), size=(8, 8)),
@@ -69,7 +69,7 @@ SCREEN: Final = Screen(
             Query(quantile(0.5, "mailward_mail_queue_seconds"), "half"), Query(quantile(0.95, "mailward_mail_queue_seconds"), "95 of 100"), unit="s", size=(8, 8),
         ),
         Row("TLS and SOGo"),
-        bars(16, "TLS versions", "Sessions of the time shown.", Query(f"{grown('mailward_tls_sessions_total', 'service, direction, version', _TLS)} > 0", "{{service}} {{direction}} {{version}}")),
+        bars(16, "TLS versions", "Sessions of the time shown.", Query(f"{grown('mailward_tls_sessions_total', 'service, direction, version', _TLS)}", "{{service}} {{direction}} {{version}}")),
         lines(17, "SOGo requests per minute", "By protocol and kind of answer.", Query(rate("mailward_sogo_requests_total", "protocol, status"), "{{protocol}} {{status}}"), size=(8, 8)),
         lines(
             18, "SOGo: answer time and errors", "95 of 100 requests, and lines that tell an error.",

@@ -92,20 +92,20 @@ SCREEN: Final = Screen(
         numbers(
             12, "Login after failures", "Accounts that let somebody in who had guessed before, in the time shown. Look at each.",
             Query(f'sum(increase(mailward_findings_total{{{HOST},rule="login_after_failures"}}[$__range]))', "findings"),
-            decimals=0, size=(3, 4), steps=NONE_IS_WELL,
+            decimals=0, size=(3, 4), at=(18, 11), steps=NONE_IS_WELL,
         ),
         numbers(
             13, "Detection", "From the line's own time to the decision, 95 of 100.",
-            Query(quantile(0.95, "mailward_detection_seconds"), "p95"), unit="s", size=(3, 4), steps=((None, GREEN), (2, YELLOW), (10, RED)),
+            Query(quantile(0.95, "mailward_detection_seconds"), "p95"), unit="s", size=(3, 4), at=(21, 11), steps=((None, GREEN), (2, YELLOW), (10, RED)),
         ),
         numbers(
             14, "Firewall", "Whether decisions reach the kernel.",
-            Query(f"min(mailward_firewall_up{{{HOST}}})", "firewall"), size=(3, 4),
+            Query(f"min(mailward_firewall_up{{{HOST}}})", "firewall"), size=(3, 4), at=(18, 15),
             says={"0": ("down", RED), "1": ("up", GREEN)},
         ),
         numbers(
             15, "Sources", "Whether every log is read.",
-            Query(f"min(mailward_source_up{{{HOST}}})", "sources"), size=(3, 4),
+            Query(f"min(mailward_source_up{{{HOST}}})", "sources"), size=(3, 4), at=(21, 15),
             says={"0": ("down", RED), "1": ("up", GREEN)},
         ),
     ],

@@ -281,12 +281,18 @@ class _Annotation(Builder[model.AnnotationQuery]):
 
 
 def _variable(choice: Choice) -> build.QueryVariable:
-    everything = model.VariableOption(text="All", value="$__all", selected=True)
+    everything = model.VariableOption(text=["All"], value=["$__all"], selected=True)
     return (
         build.QueryVariable(choice.name)
         .label(choice.label)
         .description(choice.text)
-        .query({"query": choice.query, "refId": choice.name, "qryType": 1})
+        .query(
+            {
+                "query": choice.query,
+                "qryType": 1,
+                "refId": "PrometheusVariableQueryEditor-VariableQuery",
+            }
+        )
         .datasource(SOURCE)
         .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(model.VariableSort.ALPHABETICAL_ASC)

@@ -18,17 +18,18 @@ from exporters.dashboards._panels import (
     numbers,
 )
 
-_ALL: Final = 'instance=~"$host",job=~"$service"'
+_ALL: Final = 'instance=~"$target",job=~"$job"'
 
 
 def _per_second(metric: str, by: str, job: str) -> str:
-    return f'sum by ({by}) (rate({metric}{{job="{job}",instance=~"$host"}}[$__rate_interval]))'
+    return f'sum by ({by}) (rate({metric}{{job="{job}",instance=~"$target"}}[$__rate_interval]))'
 
 
 def _of(metric: str, job: str) -> str:
-    return f'{metric}{{job="{job}",instance=~"$host"}}'
+    return f'{metric}{{job="{job}",instance=~"$target"}}'
 
 
+# Not `$host` and `$service`: the links between the screens carry those, and there they mean guards and what they guard.
 SCREEN: Final = Screen(
     "stack",
     "Mailward: stack health",
@@ -95,11 +96,11 @@ SCREEN: Final = Screen(
         ),
         lines(23, "Requests per second", "Web, MariaDB and Redis.", Query(_per_second("nginx_http_requests_total", "job", "nginx"), "nginx"), Query(_per_second("mysql_global_status_queries", "job", "mariadb"), "mariadb"), Query(_per_second("redis_commands_processed_total", "job", "redis"), "redis"), size=(6, 8)),
         Row("The machine"),
-        lines(24, "Processors", "Share that works.", Query('1 - avg by (instance) (rate(node_cpu_seconds_total{job="node",instance=~"$host",mode="idle"}[$__rate_interval]))', "{{instance}}"), unit="percentunit", steps=((None, GREEN), (0.9, RED)), size=(6, 8)),
+        lines(24, "Processors", "Share that works.", Query('1 - avg by (instance) (rate(node_cpu_seconds_total{job="node",instance=~"$target",mode="idle"}[$__rate_interval]))', "{{instance}}"), unit="percentunit", steps=((None, GREEN), (0.9, RED)), size=(6, 8)),
         lines(25, "Memory", "Share that is taken.", Query(f"1 - {_of('node_memory_MemAvailable_bytes', 'node')} / {_of('node_memory_MemTotal_bytes', 'node')}", "{{instance}}"), unit="percentunit", steps=((None, GREEN), (0.9, RED)), size=(6, 8)),
         lines(
             26, "Disks", "Share that is taken. A full disk stops mail.",
-            Query('1 - node_filesystem_avail_bytes{job="node",instance=~"$host",fstype!~"tmpfs|overlay|squashfs"} / node_filesystem_size_bytes{job="node",instance=~"$host",fstype!~"tmpfs|overlay|squashfs"}', "{{mountpoint}}"),
+            Query('1 - node_filesystem_avail_bytes{job="node",instance=~"$target",fstype!~"tmpfs|overlay|squashfs"} / node_filesystem_size_bytes{job="node",instance=~"$target",fstype!~"tmpfs|overlay|squashfs"}', "{{mountpoint}}"),
             unit="percentunit", steps=((None, GREEN), (0.8, ORANGE), (0.9, RED)), size=(6, 8),
         ),
         lines(27, "Load", "Processes that run or wait, over five minutes.", Query(_of("node_load5", "node"), "{{instance}}"), size=(6, 8)),
@@ -108,7 +109,7 @@ SCREEN: Final = Screen(
         lines(29, "Scrape", "How long each part takes to answer.", Query(f"max by (job) (scrape_duration_seconds{{{_ALL}}})", "{{job}}"), unit="s", size=(12, 6)),
     ],
     choices=(
-        Choice("service", "Service", "Prometheus' jobs", "label_values(up, job)"),
-        Choice("host", "Host", "What Prometheus reads, as host:port", 'label_values(up{job=~"$service"}, instance)'),
+        Choice("job", "Service", "Prometheus' jobs", "label_values(up, job)"),
+        Choice("target", "Host", "What Prometheus reads, as host:port", 'label_values(up{job=~"$job"}, instance)'),
     ),
 )  # fmt: skip

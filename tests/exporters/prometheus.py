@@ -33,13 +33,8 @@ import pytest
 PATIENCE = 30.0  # seconds; the machine may be busy
 INTERVAL = 1  # seconds between scrapes
 # What a dashboard's query holds besides PromQL, as Grafana would fill it in; the window of a test is short.
-VARIABLES = {
-    "$__rate_interval": "60s",
-    "$__range": "120s",
-    "$__interval": "5s",
-    "$host": ".*",
-    "$service": ".*",
-}
+VARIABLES = {"$__rate_interval": "60s", "$__range": "120s"}
+VARIABLES |= dict.fromkeys(("$host", "$service", "$job", "$target"), ".*")
 
 _TEXT = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|`[^`]*`')
 _LABELS = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)")

@@ -237,7 +237,7 @@ def called(panel: Panel, labels: dict[str, str]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda label: labels[label[1]], panel.legend)
 
 
-# Where the attack must show: panel -> how the figures must look.
+# Where the attack must show, and the mail in it: panel -> how the figures must look.
 SHOWS = {
     ("overview", 1): "the rules banned", ("overview", 2): "> 0", ("overview", 3): "> 0", ("overview", 4): "> 0",
     ("overview", 5): "0", ("overview", 7): "> 0", ("overview", 8): "> 0", ("overview", 9): "> 0", ("overview", 10): "> 0",
@@ -250,6 +250,7 @@ SHOWS = {
     ("internals", 14): "0", ("internals", 18): "> 0", ("internals", 20): "1", ("internals", 21): "1",
     ("geography", 1): "> 0", ("geography", 2): "> 0", ("geography", 4): "> 0", ("geography", 5): "> 0",
     ("geography", 6): "> 0", ("geography", 7): "> 0",
+    **dict.fromkeys((("mail", n) for n in (1, 2, 5, 7, 8, 9, 11, 12, 13, 14, 15, 16, 19, 21, 23)), "> 0"),
     ("stack", 1): "1", ("stack", 2): "1", ("stack", 20): "1",
 }  # fmt: skip
 
@@ -269,7 +270,7 @@ def wrong(panel: Panel, found: list[dict[str, Any]]) -> str:
         case None:
             return ""
         case "> 0":
-            return "" if max(figures) > 0 else f"the attack does not show: {figures}"
+            return "" if any(figure > 0 for figure in figures) else f"the attack does not show: {figures}"
         case "the rules banned":
             return "" if figures[0] >= 2 else f"not under attack: {figures}"
         case exactly:
@@ -280,7 +281,7 @@ def test_every_panel_has_its_series_and_the_attack_shows(scene):
     asked = [panel for panel in PANELS if not metric_names(panel.expr) & PENDING]
     bad = {str(panel): why for panel in asked if (why := wrong(panel, scene.server.query(panel.expr)))}
     assert not bad
-    assert set(SHOWS) <= {(panel.board, panel.number) for panel in asked}
+    assert set(SHOWS) <= {(panel.board, panel.number) for panel in PANELS}
 
 
 def test_the_figures_are_the_guards_own(scene):

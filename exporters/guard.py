@@ -102,6 +102,7 @@ class Snapshot(NamedTuple):
     tracked: Mapping[str, int]
     store_up: bool
     firewall_up: bool
+    enforcing: bool  # or the guard only observes
     reloaded: float  # seconds since the epoch
     reload_ok: bool
     fleet: FleetState | None = None
@@ -171,6 +172,11 @@ class GuardCollector(Collector):
         for name, text, value in (
             ("store_up", "Whether the state can be saved", float(now.store_up)),
             ("firewall_up", "Whether decisions reach the kernel", float(now.firewall_up)),
+            (
+                "enforcing",
+                "Whether decisions are to reach the kernel, or only observed",
+                float(now.enforcing),
+            ),
             ("reload_timestamp_seconds", "When the configuration was last taken", now.reloaded),
             ("reload_success", "Whether the latest configuration was taken", float(now.reload_ok)),
         ):

@@ -79,6 +79,7 @@ class View:
             tracked=self._engine.tracked(),
             store_up=not self._keeper.trouble,
             firewall_up=self._enforcer.up,
+            enforcing=self._enforcer.backend != "none",
             reloaded=self.reloaded,
             reload_ok=self.reload_ok,
             fleet=None if fleet is None else FleetState(fleet.up, fleet.alive(), fleet.pending, fleet.lost),

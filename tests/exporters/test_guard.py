@@ -12,7 +12,7 @@ from exporters.guard import FleetState, GuardCollector, Snapshot, SourceState
 from guard.stats import Stats
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
-EMPTY = Snapshot("1.2", [SourceState("mail", True, 0.5)], {}, {}, {}, {}, {}, True, False, 5.0, True)
+EMPTY = Snapshot("1.2", [SourceState("mail", True, 0.5)], {}, {}, {}, {}, {}, True, False, True, 5.0, True)
 
 # As contracts.md has them: name, type, labels.
 CONTRACT = {
@@ -47,6 +47,7 @@ CONTRACT = {
     "mailward_source_lost": ("counter", {"source"}),
     "mailward_store_up": ("gauge", set()),
     "mailward_firewall_up": ("gauge", set()),
+    "mailward_enforcing": ("gauge", set()),
     "mailward_reload_timestamp_seconds": ("gauge", set()),
     "mailward_reload_success": ("gauge", set()),
 }

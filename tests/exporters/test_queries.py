@@ -37,36 +37,9 @@ CAPTURE = ROOT / "fixtures/replay/bookworm-verbose/mail.log.xz"
 EXPOSITIONS = ROOT / "fixtures/expositions"
 RULES = [path for path in sorted((ROOT / "exporters/alerts").glob("*.yml")) if "groups:" in path.read_text()]
 GUARD, IMAP = 9780, 143
-# Delete this with the merge of the mail and the stack exporter: exporters/mail.py adds its names to the live
-# guard's, a recorded fixtures/expositions/stack.txt the others.
+# Delete this with the merge of the stack exporter: a recorded fixtures/expositions/stack.txt takes its place.
 PENDING = frozenset(
     """
-    mailward_mail_received_total
-    mailward_mail_deliveries_total
-    mailward_mail_rejected_total
-    mailward_mail_delivery_delay_seconds_bucket
-    mailward_mail_delivery_delay_seconds_count
-    mailward_mail_delivery_delay_seconds_sum
-    mailward_mail_delay_seconds_total
-    mailward_mail_queue_seconds_bucket
-    mailward_mail_queue_seconds_count
-    mailward_mail_queue_seconds_sum
-    mailward_tls_sessions_total
-    mailward_postscreen_verdicts_total
-    mailward_lmtp_deliveries_total
-    mailward_sogo_requests_total
-    mailward_sogo_request_seconds_bucket
-    mailward_sogo_request_seconds_count
-    mailward_sogo_request_seconds_sum
-    mailward_sogo_errors_total
-    mailward_sending_accounts
-    mailward_sending_accounts_recipients
-    mailward_sending_accounts_networks
-    mailward_sending_accounts_countries
-    mailward_sending_busiest_messages
-    mailward_sending_busiest_recipients
-    mailward_sending_busiest_networks
-    mailward_traffic_evicted_total
     mailward_stack_queue_messages
     mailward_stack_queue_bytes
     mailward_stack_queue_oldest_seconds

@@ -45,6 +45,7 @@ _REPORT: Final = 7  # the place of auth_policy there: no line of a log leads to 
 _MERGED: Final = re.compile(
     r"[A-Z][a-z]{2} [ 0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-6][0-9] sogod ?\[[0-9]{1,10}\]: ", re.ASCII
 )
+_NAMES_USERS: Final = re.compile(r"SOGoRootPage |.{0,60}(?:tried wrong password|\[SQLSource\])", re.ASCII)
 # What a look at a line's head says.
 NOTHING: Final = 0  # it matters to nobody
 NEW: Final = 1  # the head is not known
@@ -218,7 +219,7 @@ class Reader:
         record.text = whole[:cut]
         event = sogo.parse(record)
         torn = event is None or event.witness in ("broken", "dav_broken")
-        if torn and (whole.startswith("SOGoRootPage ") or "tried wrong password" in whole[:80]):
+        if torn and _NAMES_USERS.match(whole):
             record.text = whole  # the header stands inside a user name
             return ""
         return whole[cut:]

@@ -3,6 +3,8 @@
     SOGoRootPage Login from 'ADDRESS' for user 'USER' might not have worked - password policy: 65535  grace: -1  ...
     ADDRESS "POST /SOGo/connect HTTP/1.0" 403 33/90 0.058 - - 3M - 12               UI/MainUI/SOGoRootPage.m
     <0x0x55..[SOGoDAVAuthenticator]> tried wrong password for user 'USER'!    (no address; the 401 that follows has it)
+    [ERROR] <0x0x55..[SQLSource]> could not run SQL 'c_uid = 'USER'': <MySQL4Exception: 0x..> NAME:.. REASON:Server has gone away
+                                          (the same records follow: nobody judged)            SoObjects/SOGo/SQLSource.m
 
 ADDRESS is what the proxy in front says, USER the attacker's text, newlines and all: a record whose own tail does not
 stand on its line is *broken*, and what follows it may be his text (guard/sessions/sogo.py).
@@ -14,7 +16,7 @@ import re
 from typing import Final
 
 from guard import addresses
-from guard.model import DISCONNECT, FAILURE, REFUSED, SUCCESS, TRUSTED, AuthEvent, Record
+from guard.model import DISCONNECT, FAILURE, OUTAGE, REFUSED, SUCCESS, TRUSTED, AuthEvent, Record
 from guard.nets import NetSet
 
 NAME: Final = "sogo"
@@ -43,6 +45,14 @@ _DAV_BROKEN: Final = re.compile(
 _ACCESS: Final = re.compile(
     r"\A(.{1,1000}) \"([A-Z]{3,20}) ([/_][^ \"]{0,4000}) HTTP[/_][0-9.]{1,3}\" ([0-9]{3}) ([0-9]{1,12})[/_]([0-9]{1,12})"
     r" [0-9.]{1,12} - - [0-9]{1,12}[KMG]? - [0-9]{1,12}\Z",
+    re.ASCII | re.DOTALL,
+)
+# What says that the database was not reached; other errors may be a name's doing.  The reason is the line's end, so that
+# no name can feign it.
+_AWAY: Final = re.compile(
+    r"\A\[ERROR\] <0x[0-9a-fx]{1,24}\[SQLSource\]> (?:could not run SQL '.*': <[A-Za-z0-9]{1,40}: 0x[0-9a-f]{1,16}> NAME:[A-Za-z0-9]{1,40} REASON:"
+    r"(?:(?:MySQL )?[Ss]erver has gone away|Lost connection to [^'\n]{1,200}|Can't connect to [^\n]{1,200}|Too many connections"
+    r"|server closed the connection unexpectedly|could not connect to server)|failed to acquire channel for URL: [^ ]{1,500})\Z",
     re.ASCII | re.DOTALL,
 )
 _PROXIES: Final = NetSet(TRUSTED)
@@ -124,6 +134,8 @@ def _parse(record: Record, text: str) -> AuthEvent | None:
         if _DAV_BROKEN.match(text):
             return AuthEvent(record, SERVICE, REFUSED, "dav_broken", protocol="dav")
         return None
+    if text.startswith("[ERROR] <0x"):
+        return AuthEvent(record, SERVICE, OUTAGE, "away", protocol="web") if _AWAY.match(text) else None
     match = _ACCESS.match(text)
     if match is None:
         return None

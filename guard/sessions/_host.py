@@ -28,7 +28,7 @@ class Worker:
     __slots__ = ("kind", "literal", "user")
 
     def __init__(self, kind: str, literal: str, user: str | None) -> None:
-        self.kind = kind  # page | page_success | dav | broken | dav_broken
+        self.kind = kind  # page | page_success | dav | broken | dav_broken | away | page_away | dav_away
         self.literal = literal
         self.user = user
 

@@ -3,6 +3,8 @@
 User names are written raw, newlines and all, so anything after a *broken* record (one whose own tail is not on its
 line) may be the attacker's: it is in quarantine until the access line of that worker and that address text.  Its own
 times are his too, so the quarantine ends by lines, never by time.
+
+While its database is away SOGo says wrong to everybody, each time behind an error of the same worker: nobody judged.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from guard.sessions._client import confirm
 from guard.sessions._host import Sogo, Worker
 from guard.sessions._ledger import Ledger
 
+AWAY: Final = "away"  # the witness of a database that is not reached
 _WORKERS: Final = 1024
 _QUARANTINE: Final = 4096  # lines
 
@@ -36,6 +39,9 @@ def hear(ledger: Ledger, book: Sogo, event: AuthEvent) -> None:
             book.left = _QUARANTINE
         if len(book.workers) >= _WORKERS:
             book.workers.clear()
+        before = book.workers.get(event.pid)
+        if before is not None and before.kind == AWAY and witness in ("page", "dav"):
+            witness = f"{witness}_{AWAY}"
         book.workers[event.pid] = Worker(witness, event.source, event.user)
         return
     worker = book.workers.pop(event.pid, None)
@@ -48,10 +54,14 @@ def hear(ledger: Ledger, book: Sogo, event: AuthEvent) -> None:
         return
     if witness != "access_refused" or event.ip is None:
         return
-    if worker.kind in ("page", "broken"):
+    if worker.kind in ("page", "broken", "page_away"):
         if event.protocol != "web" or worker.literal != event.source:
             return
     elif event.protocol == "web":
+        return
+    if worker.kind.endswith(AWAY):
+        ledger.stats.auth_unjudged.add(("sogo",))
+        ledger.stats.ignored.add(("unjudged",))
         return
     event.user = worker.user
     event.reason = "password_mismatch" if worker.kind.startswith("dav") else "unspecified"

@@ -16,6 +16,9 @@ as_sogo() { setpriv --reuid=sogo --regid=sogo --init-groups env HOME=/var/lib/so
 ( while sleep 60; do as_sogo sogo-ealarms-notify >/dev/null 2>&1; done ) &
 # SOGo writes what happened to one stream and the requests to the other.  The guard joins the two, and needs them in the
 # order in which they were written: into one stream.
-exec 2>&1
+# Where its database is away SOGo writes the address with the password in it: that is taken out.
+rm -f /run/sogo.log && mkfifo -m 600 /run/sogo.log
+sed -u 's#\(mysql://[^:/@]*\):[^@]*@#\1@#g' </run/sogo.log &
+exec >/run/sogo.log 2>&1
 exec setpriv --reuid=sogo --regid=sogo --init-groups env HOME=/var/lib/sogo \
     sogod -WONoDetach YES -WOLogFile - -WOPidFile /run/sogo/sogo.pid -WOPort 0.0.0.0:20000

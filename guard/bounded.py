@@ -144,6 +144,9 @@ class Bounded(Generic[V]):
         """Return all keys and entries, oldest generation first."""
         return [*self._old.items(), *self._young.items()]
 
+    def forgotten(self, old: dict[str, V], kept: dict[str, V]) -> None:
+        """Take note that the entries of `old` that are not in `kept` are dropped; for who counts something of them."""
+
     def _turn(self, at: float, *, full: bool) -> None:
         """Begin a new generation; what time alone pushes out was not touched for a whole span, and is over."""
         kept: dict[str, V] = {}
@@ -155,6 +158,7 @@ class Bounded(Generic[V]):
             self.evicted += len(self._old) - len(kept)
         if self.keep:
             self.changed.update(key for key in self._old if key not in kept)
+        self.forgotten(self._old, kept)
         if kept:
             kept.update(self._young)
             self._old = kept

@@ -231,7 +231,7 @@ class Engine(Elsewhere):
         return {
             "address": len(self._tally.sources),
             "session": sum(len(host.sessions) for host in hosts),
-            "account": self._tally.accounts,
+            "account": self._tally.sources.accounts,
         }
 
     def recognised(self) -> int:

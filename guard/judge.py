@@ -94,8 +94,8 @@ class Judge:
             stats.auth_failures.add((attempt.service, attempt.protocol, attempt.reason))
         else:
             stats.auth_revoked.add((attempt.service, attempt.protocol))
-        if attempt.user is not None:
-            source.named(attempt.user, attempt.n)
+        if attempt.user is not None and source.named(attempt.user, attempt.n):
+            self._tally.sources.accounts += 1
         if source.role == bans.ALLOWED:
             stats.ignored.add(("allowed",))
             return
@@ -209,7 +209,8 @@ class Judge:
         if user is None:
             return
         finding = self._logins.judge(success.at, success.ip, user, source.failures_for(user))
-        source.forgive(user)
+        if source.forgive(user):
+            self._tally.sources.accounts += 1
         if finding is not None:
             self.stats.findings.add((finding.rule,))
             self._findings.append(finding)

@@ -96,11 +96,5 @@ def active_values(active: Active, net: str) -> dict[str, object]:
 
 def bans_by_family(bans: Bans) -> dict[str, int]:
     """Return how many bans are wanted, by family."""
-    v4 = v6 = 0
-    for net, active in bans.active.items():
-        if not active.folded:
-            if ":" in net:
-                v6 += 1
-            else:
-                v4 += 1
+    v4, v6 = bans.wanted
     return {"ipv4": v4, "ipv6": v6}

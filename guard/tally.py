@@ -67,23 +67,28 @@ class Source(Entry):
         elif at < self.first:
             self.first = at
 
-    def named(self, user: str, n: int) -> None:
-        """Note a user name, and `n` failures for it (0: a success; negative: taken back)."""
+    def named(self, user: str, n: int) -> bool:
+        """Note a user name, and `n` failures for it (0: a success; negative: taken back); whether the name is new here."""
         name = _one(user)
-        if self.user is None:
-            self.user = name
         if self.user == name:
             self.user_failures += n
-            return
+            return False
+        if self.user is None:
+            self.user = name
+            self.user_failures += n
+            return True
         users = self.users
         if users is None:
             self.users = {name: n}
-            return
+            return True
         known = users.get(name)
         if known is not None:
             users[name] = known + n
-        elif len(users) < _USERS:
+            return False
+        if len(users) < _USERS:
             users[name] = n
+            return True
+        return False
 
     def failures_for(self, user: str) -> int:
         """Return how often the address failed for one user."""
@@ -92,9 +97,9 @@ class Source(Entry):
             return self.user_failures
         return 0 if self.users is None else self.users.get(name, 0)
 
-    def forgive(self, user: str) -> None:
-        """Forget the failures for one user."""
-        self.named(user, -self.failures_for(user))
+    def forgive(self, user: str) -> bool:
+        """Forget the failures for one user; whether the name is new here."""
+        return self.named(user, -self.failures_for(user))
 
     def failed(self, protocol: str, n: int) -> None:
         """Count `n` failures (negative: taken back)."""
@@ -152,24 +157,40 @@ class Source(Entry):
         )
 
 
+class Sources(Bounded[Source]):
+    """The addresses; `accounts` is how many (address, user) pairs are remembered."""
+
+    __slots__ = ("accounts",)
+
+    def __init__(self, limit: int, *, keep: bool) -> None:
+        super().__init__("source", limit, _SPAN, keep=keep)
+        self.accounts = 0
+
+    def restore(self, key: str, entry: Source) -> None:
+        """Take an entry from the saved state."""
+        super().restore(key, entry)
+        self.accounts += entry.user_count()
+
+    def forgotten(self, old: dict[str, Source], kept: dict[str, Source]) -> None:
+        """Take note of what is dropped."""
+        for key, entry in old.items():
+            if key not in kept:
+                self.accounts -= entry.user_count()
+
+
 class Tally:
     """All client addresses, bounded."""
 
     __slots__ = ("sources",)
 
     def __init__(self, limit: int, *, keep: bool) -> None:
-        self.sources: Bounded[Source] = Bounded("source", limit * 2, _SPAN, keep=keep)
+        self.sources = Sources(limit * 2, keep=keep)
 
     def add(self, ip: str, at: float) -> Source:
         """Return a new record for an address that has none."""
         source = Source(at)
         self.sources.put(ip, source, at)
         return source
-
-    @property
-    def accounts(self) -> int:
-        """How many (address, user) pairs are remembered."""
-        return sum(source.user_count() for source in self.sources.values())
 
     def move(self, ip: str, protocol: str, n: int) -> None:
         """Move attempts to the protocol that showed later."""

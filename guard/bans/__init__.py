@@ -29,6 +29,7 @@ class Bans(Lists):
         "changed",
         "history",
         "offenders",
+        "wanted",
     )
 
     def __init__(self, policy: Policy, *, keep: bool) -> None:
@@ -41,6 +42,7 @@ class Bans(Lists):
         )
         self._ends: list[tuple[float, str]] = []
         self._nets = NetSet()  # of the active bans
+        self.wanted = [0, 0]  # how many bans are to be enforced: IPv4, IPv6
 
     def covering(self, net: str, at: float) -> Active | None:
         """Return the ban in force at `at` that shuts `net` out, if any: its own, else the narrowest around it."""
@@ -95,7 +97,11 @@ class Bans(Lists):
     def _enter(self, ban: Ban, times: list[float], lines: list[str]) -> list[Action]:
         """Put a ban in force; return the bans that come back because it takes the place of a collective one."""
         before = self.active.get(ban.net)
-        self.active[ban.net] = Active(ban, times, lines)
+        if before is not None:
+            self._want(before, -1)
+        active = Active(ban, times, lines)
+        self.active[ban.net] = active
+        self._want(active, 1)
         self._nets.add(ban.net)
         self.changed.add(ban.net)
         if not math.isinf(ban.until):
@@ -103,6 +109,17 @@ class Bans(Lists):
         if len(self.history) < _HISTORY * 10:
             self.history.append(ban)
         return self._surface(ban.net, ban.at) if before is not None and before.collective() else []
+
+    def _want(self, active: Active, n: int) -> None:
+        """Count a ban that comes into force (1) or goes (-1), unless another is enforced for it."""
+        if not active.folded:
+            self.wanted[1 if ":" in active.ban.net else 0] += n
+
+    def _fold(self, active: Active, *, folded: bool) -> None:
+        """Have a ban enforced by the one around it, or by itself again."""
+        self._want(active, -1)
+        active.folded = folded
+        self._want(active, 1)
 
     # -- told by others --------------------------------------------------------------------------------------------
 
@@ -127,7 +144,7 @@ class Bans(Lists):
         done = self._enter(ban, times, lines)
         active = self.active[ban.net]
         if times and self._folds(active):
-            active.folded = True
+            self._fold(active, folded=True)
         else:
             done.append(ban)
         return done
@@ -138,7 +155,7 @@ class Bans(Lists):
         if not math.isinf(until):
             heappush(self._ends, (until, active.ban.net))
         if active.folded and not self._folds(active):
-            active.folded = False
+            self._fold(active, folded=False)
         self.changed.add(active.ban.net)
         return not active.folded
 
@@ -171,7 +188,7 @@ class Bans(Lists):
             if inner == net or active.folded or active.ban.rule in BY_HAND:
                 continue
             if now < active.ban.until <= until:
-                active.folded = True
+                self._fold(active, folded=True)
                 self.changed.add(inner)
                 done.append(Unban(inner, last.at, "folded"))
         return done
@@ -186,7 +203,7 @@ class Bans(Lists):
             if active.ban.until <= at:
                 self._remove(inner)
                 continue
-            active.folded = False
+            self._fold(active, folded=False)
             self.changed.add(inner)
             heappush(self._ends, (active.ban.until, inner))
             done.append(active.ban)
@@ -253,6 +270,7 @@ class Bans(Lists):
     def _remove(self, net: str) -> Active | None:
         active = self.active.pop(net, None)
         if active is not None:
+            self._want(active, -1)
             self._nets.discard(net)
             self.changed.add(net)
         return active
@@ -278,6 +296,7 @@ class Bans(Lists):
         """Take a ban from the saved state."""
         ban = active.ban
         self.active[ban.net] = active
+        self._want(active, 1)
         self._nets.add(ban.net)
         if not math.isinf(ban.until):
             heappush(self._ends, (ban.until, ban.net))

@@ -75,7 +75,16 @@ def interrupted(
             continue
         guard.feed(*lines[n], reports=of_reports(lines[n][0]))
         n += 1
+    counts_agree(guard)
     return guard.report()
+
+
+def counts_agree(guard: Engine) -> None:
+    """What is counted as it comes and goes is what there is."""
+    sources = guard._tally.sources.values()
+    assert guard.tracked()["account"] == sum(source.user_count() for source in sources)
+    families = ["ipv6" if ":" in ban.net else "ipv4" for ban in guard.active_bans()]
+    assert guard.wanted() == {family: families.count(family) for family in ("ipv4", "ipv6")}
 
 
 @pytest.mark.parametrize("case", KILLED)
@@ -150,3 +159,8 @@ def test_a_small_engine_forgets_in_its_state_what_it_forgets_in_memory():
                 else:
                     rows[table, key] = text
     assert len(rows) < 600
+    assert guard.tracked()["address"] <= 128
+    counts_agree(guard)
+    again = traffic.engine(small, keep=True)
+    again.restore((table, key, text) for (table, key), text in rows.items())
+    counts_agree(again)

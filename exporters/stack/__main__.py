@@ -26,7 +26,10 @@ def looks(wanted: Settings) -> Iterator[Look]:
     """Yield the looks.  Raises OSError where --ca or the system's resolver configuration cannot be read."""
     patience = wanted.timeout
     every = wanted.intervals
-    context = ssl.create_default_context(cafile=wanted.ca)
+    try:
+        context = ssl.create_default_context(cafile=wanted.ca)
+    except OSError as error:  # it names no file, and for one without a certificate no reason
+        raise OSError(f"--ca (EXPORTER_CA) {wanted.ca}: {error}; expected: certificates in PEM") from error
     if wanted.queue:
         yield Look("queue", every["queue"], patience, partial(spool.look, wanted.queue))
     if wanted.ports:

@@ -10,7 +10,7 @@ import asyncio
 import datetime as dt
 import ssl
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from exporters.stack.board import Found, Series, joined, words
 
@@ -81,7 +81,7 @@ def _blind() -> ssl.SSLContext:
 
 async def certificate(port: Port, name: str, context: ssl.SSLContext) -> bytes:
     """Return the certificate in DER.  Raises OSError (also for TLS), EOFError and ValueError."""
-    at_once = {"ssl": context, "server_hostname": name} if port.mode == "tls" else {}
+    at_once: dict[str, Any] = {"ssl": context, "server_hostname": name} if port.mode == "tls" else {}
     reader, writer = await asyncio.open_connection(port.host, port.number, limit=_LONGEST, **at_once)
     try:
         if port.mode != "tls":

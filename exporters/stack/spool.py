@@ -35,7 +35,7 @@ async def look(spool: Path) -> Found:
 def measured(spool: Path, now: float) -> Found:
     """Return the queues as they are at `now`, seconds since the epoch."""
     values: dict[Series, float] = {}
-    here = set(os.listdir(spool))
+    here = {folder.name for folder in spool.iterdir()}
     if "active" not in here:
         raise FileNotFoundError(f"{spool} is no queue directory of Postfix': it holds no folder `active`")
     for queue in QUEUES:

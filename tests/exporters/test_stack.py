@@ -82,7 +82,7 @@ def test_a_port_that_makes_no_sense_is_not_up_and_costs_no_more_than_its_patienc
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = Port("127.0.0.1", listening.getsockname()[1], mode)
 
-        async def look():
+        async def look() -> Found:
             wait = asyncio.create_task(
                 certificates.look([port], NAME, ssl.create_default_context(cafile=authority.file), 0.5)
             )
@@ -257,7 +257,7 @@ def test_olefy_answers_the_ping_of_the_stacks_own():
 
 
 def test_a_look_that_fails_or_hangs_stands_at_zero_and_is_told_once():
-    told = []
+    told: list[str] = []
     state = {"hang": False, "fail": True}
 
     async def take():

@@ -72,23 +72,27 @@ def resolver_of(wanted: Settings) -> Resolver:
     return resolver
 
 
-async def _serve(board: Board, address: tuple[str, int]) -> None:
+async def _until_told(board: Board, address: tuple[str, int]) -> None:
     """Serve until SIGTERM or SIGINT.  Raises OSError where the address cannot be had."""
+    loop = asyncio.get_running_loop()
+    serving = loop.create_task(_serve(board, address))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, serving.cancel)
+    await asyncio.wait([serving])
+    if not serving.cancelled():
+        serving.result()
+
+
+async def _serve(board: Board, address: tuple[str, int]) -> None:
     await board.once()  # first: the first scrape is true already
     server, thread = start_http_server(address[1], address[0], registry_of(board))
     print(f"stack exporter: listening on {address[0]}:{server.server_port}", file=sys.stderr, flush=True)
-    running = asyncio.create_task(board.run())
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, running.cancel)
     try:
-        await asyncio.wait([running])
+        await board.run()
     finally:
         server.shutdown()
         server.server_close()
         thread.join(5)
-    if not running.cancelled():
-        running.result()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             text, _ = exposition(registry_of(board), "application/openmetrics-text")
             sys.stdout.write(text.decode())
         else:
-            asyncio.run(_serve(board, wanted.listen))
+            asyncio.run(_until_told(board, wanted.listen))
     except Wrong as error:
         complain(str(error))
         return WRONG

@@ -390,3 +390,20 @@ def test_it_serves_while_a_server_hangs_and_ends_at_sigterm(tmp_path):
             assert process.wait(10) == 0
         finally:
             process.kill()
+
+
+def test_sigterm_ends_it_during_the_first_look_too():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        subprocess.Popen(
+            [sys.executable, "-m", "exporters.stack", "--listen", "127.0.0.1:0", "--timeout", "60",
+             "--olefy", f"127.0.0.1:{silent.getsockname()[1]}"],
+            cwd=ROOT,
+        ) as process,
+    ):  # fmt: skip
+        try:
+            with silent.accept()[0]:  # it looks
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(10) == 0
+        finally:
+            process.kill()

@@ -18,6 +18,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar, Timestamp
 
 from guard.model import REASONS, SERVICES, UNBAN_CAUSES
 from guard.stats import Counter, Histogram, Labels, Stats
@@ -28,6 +29,11 @@ BAN_RULES: Final = ("brute_force", "bad_neighbourhood", "manual", "deny")
 TOLD: Final = ("attempt", "ban", "allow", "deny")
 DRIFTS: Final = ("missing", "foreign", "timeout", "structure")
 TRACKED: Final = ("address", "session", "account")
+PARSERS: Final = (
+    "dovecot_auth", "dovecot_login", "postfix_smtpd", "postfix_postscreen", "sogo", "mailcow_ui", "auth_policy",
+)  # fmt: skip
+RESULTS: Final = ("ok", "foreign", "unparsed")
+WROTE: Final = ("postfix", "dovecot", "sogo", "other")  # the services of mailward_lines_total
 IGNORED: Final = ("trusted", "own", "allowed", "unjudged", "outage", "stale", "anomaly")
 _SPOKEN: Final = {
     "postfix": ("smtp", "submission", "unknown"),
@@ -55,7 +61,7 @@ class _Family(NamedTuple):
 
 COUNTERS: Final = (
     _Family("lines", ("source", "service"), "Log lines read"),
-    _Family("parse", ("parser", "result"), "Lines that went to a parser: ok, foreign (says nothing of logins) or unparsed"),
+    _Family("parse", ("parser", "result"), "Lines that went to a parser: ok, foreign (says nothing of logins) or unparsed", tuple(product(PARSERS, RESULTS))),
     _Family("auth_failures", ("service", "protocol", "reason"), "Credentials that the servers rejected", _FAILURES),
     _Family("auth_successes", ("service", "protocol"), "Logins that went through", _SERVICE_PROTOCOL),
     _Family("auth_revoked", ("service", "protocol"), "Failures taken back: a success or a session's end explained them", _SERVICE_PROTOCOL),
@@ -124,7 +130,12 @@ class GuardCollector(Collector):
         """Yield every metric."""
         now = self._snapshot()  # first: it brings some of the counters up to date
         for family in COUNTERS:
-            yield _counter(family, getattr(self._stats, family.field))
+            zero = (
+                tuple(product([source.name for source in now.sources], WROTE))
+                if family.field == "lines"
+                else family.zero
+            )
+            yield _counter(family, zero, getattr(self._stats, family.field), self._stats.examples)
         yield from _histograms(self._stats)
         yield InfoMetricFamily("mailward_build", "The release", value={"version": now.version})
         up = GaugeMetricFamily("mailward_source_up", "Whether a source is read", labels=["source"])
@@ -211,14 +222,26 @@ def _countries(decided: Mapping[str, int], in_force: Mapping[str, int]) -> Itera
     yield from (bans, banned)
 
 
-def _counter(family: _Family, counter: Counter) -> Metric:
+def _counter(
+    family: _Family,
+    zero: Sequence[Labels],
+    counter: Counter,
+    examples: Mapping[tuple[str, Labels], tuple[str, float]],
+) -> Metric:
     metric = CounterMetricFamily(f"mailward_{family.field}", family.text, labels=family.labels)
-    for labels in family.zero:
+    for labels in zero:
         if labels not in counter.values:
             metric.add_metric(labels, 0)
     for labels, n in counter.values.items():
-        metric.add_metric(labels, n)
+        example = examples.get((family.field, labels))
+        # Only OpenMetrics has them: it leads from a number to the finding of that id in log and JSON.
+        exemplar = _exemplar(*example) if example else None
+        metric.add_metric(labels, n, exemplar=exemplar)
     return metric
+
+
+def _exemplar(finding: str, at: float) -> Exemplar:
+    return Exemplar({"finding_id": finding}, 1, Timestamp(int(at), int(at % 1 * 1e9)))
 
 
 def _gauge(name: str, label: str, text: str, values: Mapping[str, int], keys: Sequence[str]) -> Metric:

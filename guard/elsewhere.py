@@ -20,7 +20,7 @@ from typing import Any, Final, cast
 
 from guard import addresses, bans
 from guard.bans import Active
-from guard.model import Action, Ban, readable
+from guard.model import Action, Ban, finding_id, readable
 from guard.notices import ALLOWED, MANUAL, REVOKED, Notices
 from guard.orders import Orders
 from guard.rules.brute_force import BruteForce
@@ -160,7 +160,7 @@ class Elsewhere(Orders):
         for time in spare:
             self._bans.failed_again(active, time)
         if active.folded:
-            self.stats.bans.add((rule, addresses.family(net)))
+            self.stats.banned(rule, addresses.family(net), finding_id(rule, net, at), at)
         if not by_hand:
             self._fold(ban, done)
         return True

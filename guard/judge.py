@@ -6,7 +6,7 @@ from typing import Final, cast
 
 from guard import addresses, bans, report
 from guard.bans import Bans
-from guard.model import Action, Attempt, Ban, Finding, Policy, Success, readable
+from guard.model import Action, Attempt, Ban, Finding, Policy, Success, finding_id, readable
 from guard.notices import REVOKED, Notices
 from guard.reader import when
 from guard.rules._window import Window
@@ -133,8 +133,9 @@ class Judge:
         if notices is not None:
             at = max(at, times[-1])  # the others' attempts come late: all nodes are to find the same end
         ban = self._bans.impose(net, at, BruteForce.name, times, lines, is_open)
-        self.stats.findings.add((BruteForce.name,))
-        self.stats.bans.add((ban.rule, addresses.family(net)))
+        id_ = finding_id(ban.rule, net, ban.at)
+        self.stats.found(ban.rule, id_, ban.at)
+        self.stats.banned(ban.rule, addresses.family(net), id_, ban.at)
         done.append(ban)
         if notices is not None and ban.until > self.newest:
             notices.ban(ban, times, lines, self._bans.number(net))
@@ -175,14 +176,15 @@ class Judge:
             members = self._neighbourhood.grounds(net, self._bans.resting(net, now), ban.at)
             if members:
                 name = BadNeighbourhood.name
-                self.stats.findings.add((name,))
+                self.stats.found(name, finding_id(name, net, ban.at), ban.at)
                 self._count(self._bans.impose_around(net, ban, now, name, members), done)
                 return
 
     def _count(self, actions: list[Action], done: list[Action]) -> None:
         for action in actions:
             if isinstance(action, Ban):
-                self.stats.bans.add((action.rule, addresses.family(action.net)))
+                id_ = finding_id(action.rule, action.net, action.at)
+                self.stats.banned(action.rule, addresses.family(action.net), id_, action.at)
             else:
                 self.stats.unbans.add((action.cause,))
         done += actions
@@ -212,7 +214,7 @@ class Judge:
         if source.forgive(user):
             self._tally.sources.accounts += 1
         if finding is not None:
-            self.stats.findings.add((finding.rule,))
+            self.stats.found(finding.rule, finding_id(finding.rule, finding.ip, finding.at), finding.at)
             self._findings.append(finding)
             if len(self.findings) < _FINDINGS:
                 self.findings.append(finding)

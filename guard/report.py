@@ -7,7 +7,7 @@ import math
 
 from guard.addresses import family
 from guard.bans import Active, Bans
-from guard.model import Ban, Finding, readable
+from guard.model import Ban, Finding, finding_id, readable
 from guard.reader import when
 from guard.stats import Stats
 from guard.tally import Source, Tally
@@ -16,6 +16,7 @@ from guard.tally import Source, Tally
 def ban_values(ban: Ban) -> dict[str, object]:
     """Return one ban; `seconds` is null for a ban without end."""
     return {
+        "id": finding_id(ban.rule, ban.net, ban.at),
         "at": when(ban.at),
         "net": ban.net,
         "rule": ban.rule,
@@ -29,6 +30,7 @@ def ban_values(ban: Ban) -> dict[str, object]:
 def finding_values(finding: Finding) -> dict[str, object]:
     """Return one finding."""
     return {
+        "id": finding_id(finding.rule, finding.ip, finding.at),
         "at": when(finding.at),
         "rule": finding.rule,
         "ip": finding.ip,

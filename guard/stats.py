@@ -79,6 +79,7 @@ class Stats:
         "detection_seconds",
         "enforcement_seconds",
         "evicted",
+        "examples",
         "findings",
         "ignored",
         "lines",
@@ -107,14 +108,24 @@ class Stats:
         self.evicted = Counter()  # kind: address | session | account
         self.ignored = Counter()  # reason: trusted | own | allowed | unjudged | outage | stale | anomaly
         self.told = Counter()  # kind: attempt | ban | allow | deny; result: taken | passed
+        # by field and labels: the latest finding that was counted there, its id and when it was made (exemplars)
+        self.examples: dict[tuple[str, Labels], tuple[str, float]] = {}
         self.tracked: dict[str, int] = {}  # kind: address | session | account
-        self.session_attempts: dict[str, Histogram] = {}  # service
+        self.session_attempts = {service: Histogram(SESSION_BUCKETS) for service in ("postfix", "dovecot")}
         self.detection_seconds = Histogram(SECONDS_BUCKETS)
         self.enforcement_seconds = Histogram(SECONDS_BUCKETS)
 
+    def banned(self, rule: str, family: str, id_: str, at: float) -> None:
+        """Count a ban that a rule decided."""
+        labels = (rule, family)
+        self.bans.add(labels)
+        self.examples["bans", labels] = (id_, at)
+
+    def found(self, rule: str, id_: str, at: float) -> None:
+        """Count a finding."""
+        self.findings.add((rule,))
+        self.examples["findings", (rule,)] = (id_, at)
+
     def session_ended(self, service: str, attempts: int) -> None:
         """Count a finished session's failures into its histogram."""
-        histogram = self.session_attempts.get(service)
-        if histogram is None:
-            histogram = self.session_attempts[service] = Histogram(SESSION_BUCKETS)
-        histogram.observe(attempts)
+        self.session_attempts[service].observe(attempts)

@@ -15,7 +15,7 @@ from guard.app._lockout import Lockout
 from guard.engine import Engine
 from guard.firewall import Refused
 from guard.log import logger
-from guard.model import Action, Ban
+from guard.model import Action, Ban, finding_id
 from guard.report import finding_values
 from guard.sources import Chunk, Position
 
@@ -168,6 +168,7 @@ def _tell(action: Action, origin: dict[str, str]) -> None:
     if isinstance(action, Ban):
         logger().warning(
             "ban",
+            id=finding_id(action.rule, action.net, action.at),
             net=action.net,
             rule=action.rule,
             failures=action.failures,

@@ -188,7 +188,7 @@ class Config(BaseSettings):
         return list(self.source) or find_sources(root, self._file)
 
     def unsupported(self) -> list[Problem]:
-        """Return what is asked for rightly and this release does not have: `run` refuses, `check` says so."""
+        """Return what is asked for rightly and needs a package that is not there: `run` refuses, `check` says so."""
         found = [
             self._problem(("source", number, "type"), missing(source.type))
             for number, source in enumerate(self.source)

@@ -82,14 +82,6 @@ def test_check_says_that_all_is_fine(tmp_path):
     assert json.loads(daemon.command("check", "--format", "json").stdout)["ok"] is True
 
 
-def test_check_says_what_is_not_in_this_release(tmp_path):
-    daemon = Daemon(tmp_path)
-    daemon.configure('[geo]\ndatabase = "/var/lib/geo.mmdb"')
-    done = daemon.command("check")
-    assert done.returncode == 2
-    assert "not in this release" in done.stderr
-
-
 def test_a_line_is_explained_without_a_daemon():
     done = mailward("explain", POSTFIX)
     assert done.returncode == 0

@@ -48,7 +48,7 @@ def test_the_report_is_one_object_with_its_schema(log):
     assert report["lines"] == {"read": 6, "relevant": 6, "unparsed": 0}
     [ban] = report["bans"]
     assert ban == {
-        "at": "2026-11-24T00:26:44Z", "net": f"{GUESSER}/32", "rule": "brute_force", "failures": 5, "seconds": 3600,
+        "id": "14b89ab33494", "at": "2026-11-24T00:26:44Z", "net": f"{GUESSER}/32", "rule": "brute_force", "failures": 5, "seconds": 3600,
         "session_open": True, "evidence": LINES[:5],
     }  # fmt: skip
 

@@ -8,7 +8,9 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from exporters import exposition, registry_of
+from exporters import guard as guard_metrics
 from exporters.guard import FleetState, GuardCollector, Snapshot, SourceState
+from guard.reader import NAMES
 from guard.stats import Stats
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -80,6 +82,27 @@ def test_the_metrics_are_exactly_those_of_the_contract():
         name: (family.type, set().union(*(sample.labels for sample in family.samples)) - {"le"})
         for name, family in families.items()
     } == CONTRACT
+
+
+def test_a_ban_leads_to_its_finding_where_openmetrics_allows():
+    stats = Stats()
+    stats.banned("brute_force", "ipv4", "0123456789ab", 1_800_000_000.25)
+    stats.found("brute_force", "0123456789ab", 1_800_000_000.25)
+    families = scraped(stats)
+    for name, labels in (
+        ("mailward_bans", {"rule": "brute_force", "family": "ipv4"}),
+        ("mailward_findings", {"rule": "brute_force"}),
+    ):
+        [sample] = [sample for sample in families[name].samples if sample.value]
+        assert sample.labels == labels
+        assert sample.exemplar.labels == {"finding_id": "0123456789ab"}
+        assert float(sample.exemplar.timestamp) == 1_800_000_000.25
+    body, _ = exposition(registry_of(GuardCollector(stats, lambda: EMPTY)), "")
+    assert b"0123456789ab" not in body
+
+
+def test_the_parsers_are_those_there_are():
+    assert set(guard_metrics.PARSERS) == set(NAMES) - {""}
 
 
 def test_a_fleet_adds_what_it_is_told_from():

@@ -40,7 +40,7 @@ WELCOME: dict[type[Guesser], bytes] = {
     Submission: b"235",
     Web: b"200",
     CalDav: b"207",
-    ActiveSync: b"200",
+    ActiveSync: b"500",  # past the password: there is nothing in the request to synchronize
 }
 KINDS = tuple(WELCOME)
 

@@ -122,8 +122,10 @@ _UNJUDGED: Final = re.compile(
     re.DOTALL,
 )
 # mailcow's passwd-verify.lua before it answers "mismatch" for want of an answer.
+# The last: a worker that dies over its database, or says that it failed (auth-worker-connection.c).
 _BACKEND: Final = re.compile(
-    r"\A(?:[a-z-]{1,20}: )?(?:HTTP request failed with [^ ]{1,60}|Invalid JSON received[^\n]{0,200}) for user (.{1,200})\Z",
+    r"\A(?:(?:[a-z-]{1,20}: )?(?:HTTP request failed with [^ ]{1,60}|Invalid JSON received[^\n]{0,200}) for user (.{1,200})"
+    r"|auth-worker: Aborted [A-Z]{1,10} request for (.{1,200}): (?:Internal auth worker failure|Worker process died [^\n]{1,200}))\Z",
     re.ASCII,
 )
 
@@ -214,7 +216,7 @@ def _parse_23(record: Record, text: str) -> AuthEvent | None:
         return AuthEvent(record, SERVICE, FAILURE, "illegal_chars", reason="unspecified")
     backend = _BACKEND.match(rest)
     if backend is not None:
-        return AuthEvent(record, SERVICE, OUTAGE, "backend", user=backend[1])
+        return AuthEvent(record, SERVICE, OUTAGE, "backend", user=backend[1] or backend[2])
     if level is None or level == "Info":
         reading = _judge(rest, broken=False, odd=False)
         if reading is not None and text.startswith("auth-worker"):
@@ -322,9 +324,7 @@ def suspicious(text: str) -> bool:
     """Whether a line looks like a failure that nobody could read."""
     if " - trying the next " in text or "Debug: " in text[:200]:
         return False
-    return (
-        "ssword mismatch" in text
-        or "nknown user" in text
-        or "nvalid credentials" in text
-        or "authentication fail" in text
+    return any(
+        words in text
+        for words in ("ssword mismatch", "nknown user", "nvalid credentials", "authentication fail")
     )

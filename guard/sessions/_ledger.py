@@ -97,6 +97,10 @@ class Ledger:
             )
         return host
 
+    def broken_for(self, user: str | None, at: float) -> bool:
+        """Whether some Dovecot's backend could not judge `user` about `at`; Postfix may run on another host."""
+        return any(host.broken and host.broken_for(user, at) for host in self.hosts.values())
+
     def books(self) -> list[tuple[str, Host]]:
         """Return the hosts' books by name, with that of the reports."""
         books = list(self.hosts.items())

@@ -89,7 +89,9 @@ def _failed(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip: st
             if not _was_failure(ledger, client, reported, event.at) and served is not None:
                 served.counted -= 1
             return
-    if ledger.dovecot_speaks and not _paired(ledger, host, client, event, ip):
+    if ledger.broken_for(event.user, event.at) or not (
+        _paired(ledger, host, client, event, ip) if ledger.dovecot_speaks else not _erred(client, event.at)
+    ):
         if served is not None:
             served.counted -= 1
         _outage(ledger)
@@ -120,7 +122,7 @@ def _paired(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip: st
         if take(pairs.free, event.at - PAIRING):
             ledger.stats.witness_suppressed.add(("dovecot",))
             return True
-        if take(pairs.errors, event.at - PAIRING):
+        if _erred(client, event.at):
             return False
     if host.faceless and not host.claim(event.at - PAIRING, event.at + 1.0):
         host.claims.append((event.at, ip))
@@ -128,6 +130,11 @@ def _paired(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip: st
             del host.claims[: _CLAIMS // 2]
     client.waits(event.at, event.protocol)
     return True
+
+
+def _erred(client: Client, at: float) -> bool:
+    """Whether an error of the password database explains the answer."""
+    return client.pairs is not None and take(client.pairs.errors, at - PAIRING)
 
 
 def _unanswered(ledger: Ledger, host: Host, client: Client, event: AuthEvent, ip: str) -> None:

@@ -37,23 +37,6 @@ CAPTURE = ROOT / "fixtures/replay/bookworm-verbose/mail.log.xz"
 EXPOSITIONS = ROOT / "fixtures/expositions"
 RULES = [path for path in sorted((ROOT / "exporters/alerts").glob("*.yml")) if "groups:" in path.read_text()]
 GUARD, IMAP = 9780, 143
-# Delete this with the merge of the stack exporter: a recorded fixtures/expositions/stack.txt takes its place.
-PENDING = frozenset(
-    """
-    mailward_stack_queue_messages
-    mailward_stack_queue_bytes
-    mailward_stack_queue_oldest_seconds
-    mailward_stack_certificate_expiry_timestamp_seconds
-    mailward_stack_certificate_trusted
-    mailward_stack_certificate_up
-    mailward_stack_mta_sts_ok
-    mailward_stack_dns_ok
-    mailward_stack_clamav_signatures_timestamp_seconds
-    mailward_stack_service_up
-    mailward_stack_check_seconds
-    mailward_stack_check_timestamp_seconds
-    """.split()
-)
 # What may well be empty: a matcher whose series appear only in a case that this attack does not make.
 SOMETIMES = ('country="unknown"',)
 
@@ -155,7 +138,7 @@ def recorded_by_rules(server: Prometheus) -> set[str]:
 
 def nobody_exports(server: Prometheus, queries: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
     """Return by name of a query the metrics in it that nobody exports; and run each: its syntax is Prometheus' matter."""
-    names = server.names() | PENDING | recorded_by_rules(server)
+    names = server.names() | recorded_by_rules(server)
     missing = {}
     for name, expr in queries:
         server.query(expr)
@@ -167,7 +150,7 @@ def nobody_exports(server: Prometheus, queries: Iterable[tuple[str, str]]) -> di
 def choose_nothing(server: Prometheus, queries: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return by name of a query a selector of it that finds no series: a label or a value that nobody exports."""
     empty = {}
-    not_yet = PENDING | recorded_by_rules(server)
+    not_yet = recorded_by_rules(server)
     for name, expr in queries:
         for metric, found in selectors(expr).items():
             for selector in found:
@@ -194,7 +177,6 @@ def queries(server: Prometheus) -> list[tuple[str, str]]:
 def test_no_query_names_a_metric_or_a_label_that_nobody_exports(scene):
     assert nobody_exports(scene.server, queries(scene.server)) == {}
     assert choose_nothing(scene.server, queries(scene.server)) == {}
-    assert not PENDING & scene.server.names(), "exported now: no longer pending"
     dead = [
         ("panel", "sum(rate(mailward_auth_failures[1m]))"),
         ("alert", 'mailward_bans_wanted{family="ipv5"} > 0'),
@@ -251,8 +233,7 @@ def wrong(panel: Panel, found: list[dict[str, Any]]) -> str:
 
 
 def test_every_panel_has_its_series_and_the_attack_shows(scene):
-    asked = [panel for panel in PANELS if not metric_names(panel.expr) & PENDING]
-    bad = {str(panel): why for panel in asked if (why := wrong(panel, scene.server.query(panel.expr)))}
+    bad = {str(panel): why for panel in PANELS if (why := wrong(panel, scene.server.query(panel.expr)))}
     assert not bad
     assert set(SHOWS) <= {(panel.board, panel.number) for panel in PANELS}
 

@@ -55,6 +55,9 @@ SETTLED: Final = 1.0  # seconds that journalctl lives, after which it is well
 BEHIND: Final = (
     2.0  # seconds of reading without an end, after each of which it is checked that nothing is lost
 )
+OVERLOOKED: Final = (
+    30.0  # seconds between two looks, while all is quiet, for an entry that journalctl passed over
+)
 _NUMBER: Final = re.compile(r"s=([0-9a-f]+);i=([0-9a-f]+);")  # of the entry in its sequence
 
 
@@ -97,6 +100,7 @@ class JournalSource:
         self._busy = False  # data came within the last QUIET seconds
         self._anchor: Place | None = None  # where we were when it was last checked that nothing is lost
         self._checked = 0.0
+        self._looked = time.monotonic()  # for what journalctl passed over
 
     @property
     def name(self) -> str:
@@ -181,6 +185,8 @@ class JournalSource:
                         self._busy = False
                         if self._trouble and time.monotonic() - began > SETTLED:
                             self._well()
+                        if await self._overlooks() and not await process.readable(SETTLED):
+                            return  # and begin anew where it stopped
                     continue
                 if not data:
                     raise JournalctlError(await process.end() or "journalctl ended")
@@ -200,6 +206,18 @@ class JournalSource:
                     await self._check()
                 # It writes 4 KiB at a time: a moment's wait makes chunks of them, and lets others run.
                 await asyncio.sleep(GATHER if len(data) < CHUNK_BYTES else 0)
+
+    async def _overlooks(self) -> bool:
+        """Whether the journal has an entry for us that journalctl, by all signs, has not seen.
+
+        journalctl 252 may pass over what is written while the file that it reads is vacuumed, until the next entry comes.
+        """
+        now = time.monotonic()
+        if now - self._looked < OVERLOOKED:
+            return False
+        self._looked = now
+        place, newest = self._place, await look(self._directory, self._matches)
+        return place is not None and newest is not None and newest.micro > place.micro
 
     async def _deliver(self, entries: Sequence[Fields], put: Put) -> None:
         lines: list[bytes] = []

@@ -57,6 +57,8 @@ class Held:
         """Note that a ban was asserted."""
         if ban.net not in self._bans:
             self._counts[family(ban.net)] += 1
+        elif self._bans[ban.net] is None:  # a look saw it in the kernel and did not know yet that it is ours
+            self.foreign[family(ban.net)] -= 1
         self._bans[ban.net] = ban
         self._changes[ban.net] = ban
 
@@ -64,7 +66,8 @@ class Held:
         """Note that a ban was ended."""
         if net in self._bans:
             self._counts[family(net)] -= 1
-            del self._bans[net]
+            if self._bans.pop(net) is None:
+                self.foreign[family(net)] -= 1
         self._changes[net] = None
 
     def watch(self) -> None:

@@ -36,7 +36,7 @@ PUBLISHED = 143
 INSIDE = 10143  # where the server listens: a ban is of the public port
 GATEWAY = "172.31.0.1"  # of the bridge: what a container sees of a client for whom the engine stands in
 WITH_IPV6 = {"experimental": True, "ip6tables": True, "ipv6": True, "fixed-cidr-v6": "2001:db8:d::/64"}
-STARTS = 20.0  # seconds
+STARTS = 60.0  # seconds
 
 # An engine that writes nftables leaves forwarding to the administrator; looking for duplicates of an address on
 # the bridge takes the kernel two seconds.

@@ -64,6 +64,32 @@ def reasons(firewall: NftablesFirewall, *actions: Ban | Unban) -> dict[str, str]
     return {refused.action.net: refused.reason for refused in firewall.apply(actions, NOW)}
 
 
+def test_a_table_that_somebody_else_owns_is_no_trouble(opened, host):
+    with host.owned("elsewhere"):
+        firewall = opened()
+        assert reasons(firewall, ban("198.51.100.7/32")) == {}
+        host.nft("flush chain inet mailward banned")
+        wanted = {"198.51.100.7/32": ban("198.51.100.7/32")}
+        assert firewall.reconcile(wanted, NOW).structure == 1
+        assert firewall.reconcile(wanted, NOW).structure == 0
+        host.nft("delete table inet mailward")
+        assert firewall.reconcile(wanted, NOW).missing == 1
+        assert nets(firewall) == {"198.51.100.7/32"}
+
+
+def test_a_table_of_our_name_that_somebody_else_owns_is_said_to_be(opened, host):
+    firewall = opened()
+    with host.owned("mailward"):
+        for work in (
+            firewall.open,
+            lambda: firewall.reconcile({"198.51.100.7/32": ban("198.51.100.7/32")}, NOW),
+        ):
+            with pytest.raises(FirewallError):
+                work()
+    firewall.open()
+    assert reasons(firewall, ban("198.51.100.7/32")) == {}
+
+
 def test_opening_again_keeps_bans_and_counters_and_makes_no_rule_twice(opened, host):
     first = opened()
     first.apply([ban("198.51.100.7/32"), ban("2001:db8:1:2::/64"), ban("198.51.100.0/28")], NOW)

@@ -100,6 +100,21 @@ class Namespace:
         """Feed text to nft(8) inside, as somebody other than the guard would, and return what it wrote."""
         return self.run("nft", "-f", "-", given=ruleset)
 
+    @contextlib.contextmanager
+    def owned(self, table: str) -> Iterator[None]:
+        """Have a table `inet <table>` that only its own process may change; process and table end with the `with`."""
+        command = ("ip", "netns", "exec", self.name, "nft", "-i")
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as owner:
+            assert owner.stdin
+            with owner.stdin as said:
+                made = f"add table inet {table}; delete table inet {table}; add table inet {table} {{ flags owner; }}"
+                said.write(made + "\n")
+                said.flush()
+                while "flags owner" not in self.run("nft", "list", "ruleset"):
+                    assert owner.poll() is None
+                    time.sleep(0.01)
+                yield
+
 
 def _enter(descriptor: int) -> None:
     if _libc.setns(descriptor, _CLONE_NEWNET) != 0:  # os.setns came with Python 3.12

@@ -44,6 +44,7 @@ _SPOKEN: Final = {
 _SERVICE_PROTOCOL: Final = tuple((s, p) for s, protocols in _SPOKEN.items() for p in protocols)
 _FAILURES: Final = tuple((s, p, r) for (s, p), r in product(_SERVICE_PROTOCOL, REASONS))
 _SERVICES: Final = tuple((service,) for service in SERVICES)
+Bucket = tuple[str, float] | tuple[str, float, Exemplar]
 
 
 def _each(names: Iterable[str]) -> tuple[Labels, ...]:
@@ -235,13 +236,13 @@ def _counter(
     for labels, n in counter.values.items():
         example = examples.get((family.field, labels))
         # Only OpenMetrics has them: it leads from a number to the finding of that id in log and JSON.
-        exemplar = _exemplar(*example) if example else None
+        exemplar = _exemplar(example[0], 1, example[1]) if example else None
         metric.add_metric(labels, n, exemplar=exemplar)
     return metric
 
 
-def _exemplar(finding: str, at: float) -> Exemplar:
-    return Exemplar({"finding_id": finding}, 1, Timestamp(int(at), int(at % 1 * 1e9)))
+def _exemplar(finding: str, value: float, at: float) -> Exemplar:
+    return Exemplar({"finding_id": finding}, value, Timestamp(int(at), int(at % 1 * 1e9)))
 
 
 def _gauge(name: str, label: str, text: str, values: Mapping[str, int], keys: Sequence[str]) -> Metric:
@@ -267,11 +268,13 @@ def _histograms(stats: Stats) -> Iterator[Metric]:
         yield family
 
 
-def buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """Return cumulative buckets as Prometheus wants them."""
-    buckets: list[tuple[str, float]] = []
+def buckets(histogram: Histogram) -> list[Bucket]:
+    """Return cumulative buckets as Prometheus wants them, each with its exemplar where it has one."""
+    found: list[Bucket] = []
     sum_so_far = 0
-    for bound, n in zip(histogram.bounds, histogram.counts, strict=True):
-        sum_so_far += n
-        buckets.append((str(float(bound)), sum_so_far))
-    return [*buckets, ("+Inf", histogram.count)]
+    names = [*(str(float(bound)) for bound in histogram.bounds), "+Inf"]
+    for at, (name, n) in enumerate(zip(names, [*histogram.counts, 0], strict=True)):
+        sum_so_far = histogram.count if name == "+Inf" else sum_so_far + n
+        example = histogram.examples.get(at)
+        found.append((name, sum_so_far, _exemplar(*example)) if example else (name, sum_so_far))
+    return found

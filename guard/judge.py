@@ -183,7 +183,8 @@ class Judge:
     def _count(self, actions: list[Action], done: list[Action]) -> None:
         for action in actions:
             if isinstance(action, Ban):
-                id_ = finding_id(action.rule, action.net, action.at)
+                by_hand = action.rule in bans.BY_HAND  # nothing was found
+                id_ = "" if by_hand else finding_id(action.rule, action.net, action.at)
                 self.stats.banned(action.rule, addresses.family(action.net), id_, action.at)
             else:
                 self.stats.unbans.add((action.cause,))
@@ -250,6 +251,7 @@ class Judge:
             "seconds": self._policy.window,
             "ban": None if active is None else report.active_values(active, net),
             "bans": 0 if offender is None else offender.bans,
+            "findings": [report.finding_values(finding) for finding in self.findings if finding.ip == ip],
         }  # fmt: skip
 
     def standing(self, ip: str, now: float) -> int:

@@ -31,13 +31,22 @@ SECONDS_BUCKETS: Final[tuple[float, ...]] = (
 class Histogram:
     """Cumulative buckets as Prometheus wants them; `bounds` are the upper bounds, +Inf is implied."""
 
-    __slots__ = ("bounds", "count", "counts", "total")
+    __slots__ = ("bounds", "count", "counts", "examples", "total")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self.counts: list[int] = [0] * len(bounds)  # per bucket, not cumulative
         self.count = 0
         self.total = 0.0
+        # by number of the bucket: the latest that was given there, with its value and when it was made (exemplars)
+        self.examples: dict[int, tuple[str, float, float]] = {}
+
+    def example(self, value: float, id_: str, at: float) -> None:
+        """Remember what `value` was observed of: its finding."""
+        bucket = 0
+        while bucket < len(self.bounds) and value > self.bounds[bucket]:
+            bucket += 1
+        self.examples[bucket] = (id_, value, at)
 
     def observe(self, value: float) -> None:
         """Count one observation."""
@@ -116,10 +125,11 @@ class Stats:
         self.enforcement_seconds = Histogram(SECONDS_BUCKETS)
 
     def banned(self, rule: str, family: str, id_: str, at: float) -> None:
-        """Count a ban that a rule decided."""
+        """Count a ban; `id_` is its finding's, "" where it rests on none."""
         labels = (rule, family)
         self.bans.add(labels)
-        self.examples["bans", labels] = (id_, at)
+        if id_:
+            self.examples["bans", labels] = (id_, at)
 
     def found(self, rule: str, id_: str, at: float) -> None:
         """Count a finding."""

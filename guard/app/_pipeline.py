@@ -82,8 +82,11 @@ class Pipeline:
             self.fresh.set()
         self._positions[stream] = chunk.position
         self._moved.add(stream)
-        if chunk.written is not None and any(isinstance(action, Ban) for action in actions):
-            engine.stats.detection_seconds.observe(max(0.0, time.time() - chunk.written))
+        ban = next((action for action in actions if isinstance(action, Ban)), None)
+        if chunk.written is not None and ban is not None:
+            seconds = max(0.0, time.time() - chunk.written)
+            engine.stats.detection_seconds.observe(seconds)
+            engine.stats.detection_seconds.example(seconds, finding_id(ban.rule, ban.net, ban.at), ban.at)
         self.act(actions)
 
     def act(self, actions: Sequence[Action], node: str = "") -> None:

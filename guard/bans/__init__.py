@@ -12,7 +12,18 @@ from guard.bounded import Bounded
 from guard.model import Action, Ban, Policy, Unban
 from guard.nets import NetSet, width
 
-__all__ = ["ALLOWED", "CLIENT", "OWN", "TRUSTED", "Active", "Bans", "Offender", "dump_ban", "load_ban"]
+__all__ = [
+    "ALLOWED",
+    "BY_HAND",
+    "CLIENT",
+    "OWN",
+    "TRUSTED",
+    "Active",
+    "Bans",
+    "Offender",
+    "dump_ban",
+    "load_ban",
+]
 
 _HISTORY: Final = 10_000
 _NO_TIMES: Final[list[float]] = []

@@ -99,9 +99,11 @@ def _tell(known: dict[str, Any]) -> None:
         print(f"not banned: {len(window)} of {known['needed']} failures within {duration(known['seconds'])}")
     else:
         end = f"until {ban['until']}" if ban["until"] else "without end"
-        print(f"banned by {ban['rule']} since {ban['at']}, {end}, as {ban['net']}")
+        print(f"banned by {ban['rule']} since {ban['at']}, {end}, as {ban['net']} (id {ban['id']})")
     if known["bans"]:
         print(f"banned {known['bans']} times so far: each ban is twice as long as the one before")
+    for finding in known["findings"]:
+        output().print(f"{finding['at']} {readable(finding['text'])} (id {finding['id']})", markup=False)
     lines = ban["evidence"] if ban else [entry["line"] for entry in window]
     for line in lines:
         output().print(f"  {readable(line)}", markup=False)

@@ -111,6 +111,9 @@ def exchange(nodes: list[Node], now: float) -> None:
 def agree(nodes: list[Node], nets: list[str], now: float) -> None:
     """All nodes have the same bans, as often, to the same end, and the same windows."""
     for node in nodes:
+        families = ["ipv6" if ":" in ban.net else "ipv4" for ban in node.engine.active_bans()]
+        assert node.engine.wanted() == {family: families.count(family) for family in ("ipv4", "ipv6")}
+    for node in nodes:
         node.engine.tick(now)
     for net in nets:
         assert len({node.ban(net) and node.ban(net).until for node in nodes}) == 1, net  # type: ignore[union-attr]

@@ -543,6 +543,7 @@ def test_a_kill_and_a_restart_at_any_moment_change_nothing(steps, data):
             guard.restore([(table, key, text) for (table, key), text in rows.items()])
         assert guard.report() == whole.report()
         assert in_force(guard, 0.0) == in_force(whole, 0.0)
+        assert sum(guard.wanted().values()) == len(guard.active_bans())
     event(f"nets banned: {min(3, sum(ban.rule == RULE for ban in guard._bans.history))}")
     now = START + story.now + 2000
     assert sorted(short(whole.tick(now))) == sorted(short(guard.tick(now)))

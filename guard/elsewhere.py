@@ -238,6 +238,5 @@ class Elsewhere(Orders):
                 self._count(self._bans.by_hand(net, now, math.inf, "deny"), done)
         elif net in self._deny:
             self._entry("deny", net, there=False)
-            if net not in self._policy.deny:
-                done += self._lift([net], now, MANUAL)
+            done += self._denied_no_more(net, now)
         return True

@@ -88,13 +88,22 @@ class Orders(Judge):
         return done
 
     def undeny(self, net: str, now: float) -> list[Action]:
-        """Take a net that was added by hand from the deny list; [] when it was not there, or is configured too."""
+        """Take a net that was added by hand from the deny list; [] when it was not there, or is configured too.
+
+        What bans it for another reason by now stays: an attacker that was let go and came back.
+        """
         if net not in self._deny:
             return []
         self._entry("deny", net, there=False)
         if self.notices is not None:
             self.notices.entry("deny", net, False, now)
-        return [] if net in self._policy.deny else self._lift([net], now, MANUAL)
+        return self._denied_no_more(net, now)
+
+    def _denied_no_more(self, net: str, now: float) -> list[Action]:
+        active = self._bans.active.get(net)
+        if net in self._policy.deny or active is None or active.ban.rule != "deny":
+            return []
+        return self._lift([net], now, MANUAL)
 
     def by_hand(self) -> dict[str, list[str]]:
         """Return what was added to the lists by hand."""

@@ -223,6 +223,16 @@ def test_who_fails_inside_a_net_that_was_banned_by_hand_is_counted_and_nothing_m
     assert len(guard.feed("log", b"".join(failure(n) for n in range(100, 105)))) == 1
 
 
+def test_who_was_let_go_and_came_back_stays_banned_when_the_deny_entry_goes():
+    guard = traffic.engine()
+    net = f"{IP}/32"
+    guard.deny(net, START)
+    assert len(guard.unban(net, START)) == 1
+    assert len(guard.feed("log", b"".join(failure(n) for n in range(5)))) == 1
+    assert guard.undeny(net, START) == []
+    assert [ban.net for ban in guard.active_bans()] == [net]
+
+
 def test_long_lists_change_one_entry_at_a_time():
     """Anything that costs as much as the list for each entry would take longer here than the suite may."""
     deny = tuple(f"203.{a}.{b}.{c}/32" for a in range(10) for b in range(50) for c in range(200))

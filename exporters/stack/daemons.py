@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import calendar
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +15,8 @@ from exporters.stack.board import Found, Series
 LARGEST: Final = 4096  # bytes of an answer
 TAIL: Final = 64 * 1024  # bytes of a log: some fifty checks of freshclam's
 _CHECK: Final = "ClamAV update process started at "
-_WELL: Final = (" is up-to-date (", " updated (version: ")
+_WELL: Final = (" is up-to-date", " updated (version: ")
+_AWAY: Final = "cool-down until"  # a mirror's 429: after some databases perhaps, and no failure to freshclam
 _FAILED: Final = "Update failed"  # other errors may be those of one mirror, before the next one answers
 
 
@@ -78,13 +81,10 @@ def _folder(path: Path, oldest: float) -> Found:
 
 
 def _log(path: Path, oldest: float) -> Found:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL))
-        text = file.read(TAIL).decode("ascii", "replace")
-    for check in reversed(text.split(_CHECK)[1:]):
+    for check in _checks(path):
         if _FAILED in check:
             return Found({("service_up", "freshclam"): 0.0}, (f"the last check failed: {path} says why",))
-        if any(word in check for word in _WELL):
+        if _AWAY not in check and any(word in check for word in _WELL):
             try:
                 # ctime(3) in freshclam's own time zone: the host's, as here.
                 began = time.mktime(time.strptime(check.partition("\n")[0], "%a %b %d %H:%M:%S %Y"))
@@ -92,6 +92,15 @@ def _log(path: Path, oldest: float) -> Found:
                 break
             return _judged("no check that worked", time.time() - began, oldest)
     raise ValueError(f"{path} tells of no check that ended")
+
+
+def _checks(path: Path) -> Iterator[str]:
+    """Yield what freshclam wrote of each check, the last one first; into the log before after a rotation."""
+    for log in (path, path.with_name(f"{path.name}.1")):
+        if log == path or log.exists():
+            with log.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+                yield from reversed(file.read(TAIL).decode("ascii", "replace").split(_CHECK)[1:])
 
 
 def _judged(what: str, age: float, oldest: float) -> Found:

@@ -350,6 +350,8 @@ AWAY = "WARNING: You are on cool-down until after: 2026-11-27 01:00:00"
         (check(600, WELL) + check(1), 1),  # going on
         (check(600, FAILED) + check(1), 0),
         (check(7200, WELL) + check(60, AWAY), 0),  # it runs, and gets nothing
+        (check(7200, WELL) + check(60, WELL.replace("daily", "main"), AWAY), 0),
+        (check(600, WELL) + check(60, WELL.replace("daily", "main"), AWAY), 1),
         (check(7200, WELL), 0),
         ("x" * 200_000 + "\n" + check(60, WELL), 1),
     ],
@@ -358,6 +360,16 @@ def test_a_log_is_judged_by_the_last_check_that_ended(tmp_path, text, up):
     log = tmp_path / "freshclam.log"
     log.write_text(text)
     assert freshclam(log) == up
+
+
+def test_a_log_that_was_just_rotated_is_read_with_the_one_before(tmp_path):
+    (tmp_path / "freshclam.log.1").write_text(check(60, WELL))
+    log = tmp_path / "freshclam.log"
+    with pytest.raises(FileNotFoundError, match=r"freshclam\.log'"):
+        freshclam(log)
+    for text, up in (("", 1), (check(1), 1), (check(1, FAILED), 0)):
+        log.write_text(text)
+        assert freshclam(log) == up
 
 
 @pytest.mark.parametrize("text", ["", check(1), "ClamAV update process started at noon\n" + WELL])

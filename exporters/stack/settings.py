@@ -127,7 +127,7 @@ def read(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     except _Unexpected as error:
         where = f"{file}: {error.name}" if error.name in kept else f"--{error.name} ({_variable(error.name)})"
         raise Wrong(f"{where} {error.text}") from None
-    if not any(words[look] for look in LOOKS):
+    if not any(words[look].split() for look in LOOKS):
         options = ", ".join(f"--{look}" for look in LOOKS)
         beside = f"or their keys in {file}" if file else "or --config"
         raise Wrong(f"nothing to look at: set one or more of {options}, {beside}; --help has examples")

@@ -477,7 +477,7 @@ def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
         (["--dkim-key-path", "/dkim/$domain.pub", "--domains", "a.b"], "expected: --domains and --dkim-selectors beside it"),
         (["--dkim-key-path", "keys", "--domains", "a.b", "--dkim-selectors", "s"], "an absolute path"),
         ([], "nothing to look at: set one or more of --queue, --ports, --domains, --clamd, --olefy, --freshclam"),
-        (["--once", "--hostname", "a.b"], "nothing to look at"),
+        (["--once", "--hostname", "a.b", "--domains", " "], "nothing to look at"),
         (["--config", "/nowhere/stack.toml"], "/nowhere/stack.toml"),
     ],
 )  # fmt: skip

@@ -74,11 +74,11 @@ SCREEN: Final = Screen(
         numbers(15, "MTA-STS", "Whether record, policy, MX and certificate agree.", Query(f"min by (domain, check) ({_of('mailward_stack_mta_sts_ok', 'stack')})", "{{domain}} {{check}}"), says={"0": ("wrong", RED), "1": ("well", GREEN)}, size=(12, 6)),
         numbers(16, "DNS", "Whether each record is published as it should be.", Query(f"min by (domain, record) ({_of('mailward_stack_dns_ok', 'stack')})", "{{domain}} {{record}}"), says={"0": ("wrong", RED), "1": ("well", GREEN)}, size=(12, 6)),
         Row("Scanners"),
-        numbers(17, "Scanners", "Whether they answer.", Query(f"min by (service) ({_of('mailward_stack_service_up', 'stack')})", "{{service}}"), says=YES_NO, size=(8, 6)),
+        numbers(17, "Scanners", "Whether they answer; freshclam: whether its last check worked.", Query(f"min by (service) ({_of('mailward_stack_service_up', 'stack')})", "{{service}}"), says=YES_NO, size=(8, 6)),
         numbers(18, "Signatures", "Age of ClamAV's signatures.", Query(f"time() - max({_of('mailward_stack_clamav_signatures_timestamp_seconds', 'stack')})", "age"), unit="s", steps=((None, GREEN), (86400, ORANGE), (172800, RED)), size=(8, 6)),
         lines(
-            19, "Checks of the stack exporter", "How long each look took, and how long ago it was.",
-            Query(f"max by (check) ({_of('mailward_stack_check_seconds', 'stack')})", "{{check}} took"), Query(f"time() - max by (check) ({_of('mailward_stack_check_timestamp_seconds', 'stack')})", "{{check}} ago"), unit="s", size=(8, 6),
+            19, "Checks of the stack exporter", "How long each look took, and how long ago it was; nothing before the first.",
+            Query(f"max by (check) ({_of('mailward_stack_check_seconds', 'stack')})", "{{check}} took"), Query(f"time() - (max by (check) ({_of('mailward_stack_check_timestamp_seconds', 'stack')}) > 0)", "{{check}} ago"), unit="s", size=(8, 6),
         ),
         Row("Databases and web"),
         numbers(

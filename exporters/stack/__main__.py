@@ -41,8 +41,8 @@ def looks(wanted: Settings) -> Iterator[Look]:
     if wanted.domains:
         resolver = resolver_of(wanted)
         take = partial(
-            dns_records.look, wanted.domains, wanted.hostname, wanted.selectors, resolver, patience
-        )
+            dns_records.look, wanted.domains, wanted.hostname, wanted.selectors, resolver, patience, wanted.key_path
+        )  # fmt: skip
         failed = dns_records.failed(wanted.domains, wanted.selectors)
         yield Look("dns", every["dns"], 2 * patience, take, failed)
         take = partial(mta_sts.look, wanted.domains, resolver, context, patience)
@@ -84,7 +84,6 @@ async def _until_told(board: Board, address: tuple[str, int]) -> None:
 
 
 async def _serve(board: Board, address: tuple[str, int]) -> None:
-    await board.once()  # first: the first scrape is true already
     server, thread = start_http_server(address[1], address[0], registry_of(board))
     print(f"stack exporter: listening on {address[0]}:{server.server_port}", file=sys.stderr, flush=True)
     try:

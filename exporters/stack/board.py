@@ -1,7 +1,8 @@
 """Runs the looks, each on its own interval, and keeps what each saw last: a scrape reads memory and waits for nobody.
 
 A look that fails or takes too long never raises from here: what stands for it is its `failed`, and its
-`mailward_stack_check_ok` is 0.
+`mailward_stack_check_ok` is 0.  Before the first look has ended nothing stands for it but a time stamp of 0: any other
+number would be a verdict, and a queue of 0 would look like one that grows.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ GAUGES: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "mta_sts_ok": (("domain", "check"), "Whether MTA-STS is as it should be"),
     "dns_ok": (("domain", "record"), "Whether the record is published as it should be"),
     "clamav_signatures_timestamp_seconds": ((), "When the signatures that clamd has were made"),
-    "service_up": (("service",), "Whether the service answers; freshclam: whether its files are fresh"),
+    "service_up": (("service",), "Whether the service answers; freshclam: whether it gets signatures"),
     "check_ok": (("check",), "Whether the last look could be taken"),
     "check_seconds": (("check",), "How long the last look took"),
-    "check_timestamp_seconds": (("check",), "When the last look ended"),
+    "check_timestamp_seconds": (("check",), "When the last look ended; 0 before the first has"),
 }
 
 
@@ -82,7 +83,10 @@ class Board(Collector):
     def __init__(self, looks: Iterable[Look], note: Callable[[str], None] = _note) -> None:
         self._looks = tuple(looks)
         self._note = note
-        self._seen: dict[str, Values] = {}  # replaced whole: another thread reads it
+        # A look's values are replaced whole: another thread reads them.
+        self._seen: dict[str, Values] = {
+            look.name: {("check_timestamp_seconds", look.name): 0.0} for look in self._looks
+        }
         self._told: dict[str, tuple[str, ...]] = {}
 
     async def look(self, look: Look) -> None:
@@ -114,15 +118,15 @@ class Board(Collector):
         await asyncio.gather(*map(self.look, self._looks))
 
     async def run(self) -> None:
-        """Take every look again and again, each after its interval; ends with its task."""
+        """Take every look, at once and after each interval; ends with its task."""
         async with asyncio.TaskGroup() as tasks:
             for look in self._looks:
                 tasks.create_task(self._repeat(look))
 
     async def _repeat(self, look: Look) -> None:
         while True:
-            await asyncio.sleep(look.interval)
             await self.look(look)
+            await asyncio.sleep(look.interval)
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: names cannot clash in a registry of our own."""

@@ -112,23 +112,23 @@ async def _answer(reader: asyncio.StreamReader, wanted: bytes) -> None:
 
 def expiry(der: bytes) -> float:
     """Return notAfter, seconds since the epoch (RFC 5280 4.1).  Raises ValueError for what is no certificate."""
-    _, at, _ = _element(der, 0)  # Certificate
-    _, at, _ = _element(der, at)  # TBSCertificate
-    tag, _, end = _element(der, at)
+    _, at, _ = element(der, 0)  # Certificate
+    _, at, _ = element(der, at)  # TBSCertificate
+    tag, _, end = element(der, at)
     if tag == 0xA0:  # the version, which a certificate of version 1 leaves out
         at = end
     for _ in range(3):  # serial number, signature, issuer
-        _, _, at = _element(der, at)
-    _, at, _ = _element(der, at)  # Validity
-    _, _, at = _element(der, at)  # notBefore
-    tag, start, end = _element(der, at)
+        _, _, at = element(der, at)
+    _, at, _ = element(der, at)  # Validity
+    _, _, at = element(der, at)  # notBefore
+    tag, start, end = element(der, at)
     text = der[start:end].decode("ascii")
     if tag == 0x17:  # UTCTime: two digits of the year
         text = ("20" if text[:2] < "50" else "19") + text
     return dt.datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=dt.UTC).timestamp()
 
 
-def _element(der: bytes, at: int) -> tuple[int, int, int]:
+def element(der: bytes, at: int) -> tuple[int, int, int]:
     """Return an element's tag, where its content starts and where it ends."""
     try:
         tag, size, start = der[at], der[at + 1], at + 2

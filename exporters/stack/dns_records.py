@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import dns.exception
 import dns.name
 from dns.asyncresolver import Resolver
 
+from exporters.stack import dkim_keys
 from exporters.stack.board import Found, Series, joined, words
+from exporters.stack.dkim_keys import tags
 
 RECORDS: Final = ("mx", "spf", "dkim", "dmarc", "tlsa")
 
 
 async def look(
-    domains: Sequence[str], host: str, selectors: Sequence[str], resolver: Resolver, patience: float
-) -> Found:
-    """Return whether each domain's records are there; `host` is the mail host's name, or empty."""
+    domains: Sequence[str], host: str, selectors: Sequence[str], resolver: Resolver, patience: float, key_path: str = "",
+) -> Found:  # fmt: skip
+    """Return whether each domain's records are there.
+
+    `host` is the mail host's name, or empty; `key_path` is where each signing key's file lies, with `$domain` and
+    `$selector`, or empty where what is published is compared with nothing.
+    """
     checks = [
         _check(domain, record, found, patience)
         for domain in domains
         for record, found in (
             ("mx", _mx(resolver, domain, host)),
             ("spf", _spf(resolver, domain)),
-            *((("dkim", _dkim(resolver, domain, selectors)),) if selectors else ()),
+            *((("dkim", _dkim(resolver, domain, selectors, key_path)),) if selectors else ()),
             ("dmarc", _dmarc(resolver, domain)),
             ("tlsa", _tlsa(resolver, domain)),
         )
@@ -47,7 +54,7 @@ async def _check(domain: str, record: str, found: Awaitable[str], patience: floa
     try:
         async with asyncio.timeout(patience):
             trouble = await found
-    except (dns.exception.DNSException, OSError) as error:
+    except (dns.exception.DNSException, OSError, ValueError) as error:
         trouble = words(error)
     said = (f"{domain} {record}: {trouble}",) if trouble else ()
     return Found({("dns_ok", domain, record): float(not trouble)}, said)
@@ -67,12 +74,6 @@ async def exchangers(resolver: Resolver, domain: str) -> list[str]:
     return sorted(name.to_text(omit_final_dot=True).lower() for name in names if name != dns.name.root)
 
 
-def tags(text: str) -> dict[str, str]:
-    """Return `a=b; c=d` as a table (RFC 6376 3.2, RFC 7489 6.4, RFC 8461 3.1)."""
-    pairs = (part.partition("=") for part in text.split(";"))
-    return {key.strip().lower(): value.strip() for key, gap, value in pairs if gap}
-
-
 async def _mx(resolver: Resolver, domain: str, host: str) -> str:
     found = await exchangers(resolver, domain)
     if not found:
@@ -85,13 +86,24 @@ async def _spf(resolver: Resolver, domain: str) -> str:
     return "" if len(found) == 1 else f"{len(found)} records; there must be one (RFC 7208 4.5)"
 
 
-async def _dkim(resolver: Resolver, domain: str, selectors: Sequence[str]) -> str:
+async def _dkim(resolver: Resolver, domain: str, selectors: Sequence[str], key_path: str) -> str:
     for selector in selectors:
         found = await texts(resolver, f"{selector}._domainkey.{domain}", "")
         keys = [tags(text) for text in found]
         if len(keys) != 1 or keys[0].get("v", "DKIM1") != "DKIM1" or not keys[0].get("p"):
             return f"selector {selector}: no key, or not one (RFC 6376 3.6.2.2)"
+        if key_path:
+            file = Path(key_path.replace("$domain", domain).replace("$selector", selector))
+            if _published(keys[0]) != await asyncio.to_thread(dkim_keys.of_file, file):
+                return f"selector {selector}: what is published is not the key in {file}"
     return ""
+
+
+def _published(record: dict[str, str]) -> dkim_keys.Key | None:
+    try:
+        return dkim_keys.published(record)
+    except ValueError:
+        return None
 
 
 async def _dmarc(resolver: Resolver, domain: str) -> str:

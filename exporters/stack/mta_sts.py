@@ -12,7 +12,8 @@ import dns.exception
 from dns.asyncresolver import Resolver
 
 from exporters.stack.board import Found, Series, joined, words
-from exporters.stack.dns_records import exchangers, tags, texts
+from exporters.stack.dkim_keys import tags
+from exporters.stack.dns_records import exchangers, texts
 
 CHECKS: Final = ("record", "policy", "mx", "certificate")
 LARGEST: Final = 64 * 1024  # bytes of the whole answer (RFC 8461 3.3 advises this for the policy)
@@ -47,8 +48,9 @@ async def _domain(
         troubles.append(f"record: {words(error)}")
     try:
         async with asyncio.timeout(patience):
-            head, body = await _fetched(f"mta-sts.{domain}", resolver, context, port)
-        ok["certificate"] = True
+            reader, writer = await _connected(f"mta-sts.{domain}", resolver, context, port)
+            ok["certificate"] = True  # whatever comes then: the handshake verified it
+            head, body = await _fetched(f"mta-sts.{domain}", reader, writer)
         mode, patterns = _policy(head, body)
         ok["policy"] = True
         async with asyncio.timeout(patience):
@@ -63,21 +65,25 @@ async def _domain(
     return Found(values, tuple(f"{domain}: {trouble}" for trouble in troubles))
 
 
-async def _fetched(name: str, resolver: Resolver, context: ssl.SSLContext, port: int) -> tuple[str, str]:
-    """Return the head and the body.  No redirect is followed (RFC 8461 3.3)."""
+async def _connected(
+    name: str, resolver: Resolver, context: ssl.SSLContext, port: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Return a connection whose handshake has verified chain and name."""
     answer: Any = await resolver.resolve_name(name)
     addresses = list(answer.addresses())
     for at, address in enumerate(addresses):
         try:
-            reader, writer = await asyncio.open_connection(address, port, ssl=context, server_hostname=name)
-            break
+            return await asyncio.open_connection(address, port, ssl=context, server_hostname=name)
         except ssl.SSLError:
             raise
         except OSError:
             if at == len(addresses) - 1:
                 raise
-    else:
-        raise OSError(f"{name} has no address")
+    raise OSError(f"{name} has no address")
+
+
+async def _fetched(name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, str]:
+    """Return the head and the body, and close.  No redirect is followed (RFC 8461 3.3)."""
     try:
         # HTTP/1.0: the answer ends with the connection and comes in no chunks.
         writer.write(

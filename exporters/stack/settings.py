@@ -1,4 +1,4 @@
-"""The exporter's configuration: arguments, and for each one a variable of the environment that stands in for it."""
+"""The exporter's configuration: arguments; for each one a variable of the environment, or a key of a file, stands in."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import math
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from exporters.stack.certificates import MODES, Port
 
@@ -22,15 +23,34 @@ INTERVALS: Final = {
 _NAME: Final = re.compile(
     r"\A(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_][a-z0-9_-]{0,62}){0,30}\Z"
 )
+OPTIONS: Final = (
+    ("listen", "127.0.0.1:9117", "ADDRESS:PORT that serves /metrics"),
+    ("queue", "", "Postfix' queue_directory"),
+    ("hostname", "", "the mail host's name: in its certificate, among its MX"),
+    ("ports", "", "HOST:PORT[/MODE] ...: certificates to look at; MODE: " + ", ".join(MODES)),
+    ("ca", "", "file of the authorities to trust instead of the system's"),
+    ("domains", "", "mail domains ...: their DNS records and MTA-STS"),
+    ("dkim-selectors", "", "DKIM selectors ... that every domain publishes"),
+    ("dkim-key-path", "", "where the signing keys' files lie, with $domain and $selector: DNS must publish those"),
+    ("resolver", "", "name server ADDRESS[:PORT] instead of the system's"),
+    ("clamd", "", "clamd, HOST:PORT or the path of its socket"),
+    ("olefy", "", "olefy, HOST:PORT"),
+    ("freshclam", "", "freshclam's log (UpdateLogFile), or the folder of its database"),
+    ("freshclam-age", "172800", "seconds after which its last check, or in a folder the newest signatures, are too old"),
+    ("intervals", "", "LOOK=SECONDS ...; " + " ".join(f"{k}={v:.0f}" for k, v in INTERVALS.items())),
+    ("timeout", "10", "seconds for each server"),
+)  # fmt: skip
+LOOKS: Final = ("queue", "ports", "domains", "clamd", "olefy", "freshclam")
 _EXAMPLES: Final = """\
 A look is taken only where its option is set.  Each option can be a variable instead: --dkim-selectors is
-EXPORTER_DKIM_SELECTORS; an argument goes first.
+EXPORTER_DKIM_SELECTORS; or a key of the file: dkim-selectors = ["mail"].  An argument goes first, then the variable.
 
 examples:
   python -m exporters.stack --once --queue /var/spool/postfix
   python -m exporters.stack --hostname mail.example.org --ports "localhost:25 localhost:465 localhost:993"
   python -m exporters.stack --hostname mail.example.org --domains example.org --dkim-selectors mail --resolver 127.0.0.1
   EXPORTER_CLAMD=/run/clamav/clamd.ctl EXPORTER_FRESHCLAM=/var/lib/clamav python -m exporters.stack --intervals "clamd=30"
+  python -m exporters.stack --config /etc/mailward/stack.toml
 
 exit status: 2 wrong configuration, 3 the world refused (the address is in use, a file cannot be read)
 """
@@ -38,6 +58,14 @@ exit status: 2 wrong configuration, 3 the world refused (the address is in use, 
 
 class Wrong(Exception):  # noqa: N818 - the user's news
     """The configuration is wrong; the text names the key, what was expected and the remedy."""
+
+
+class _Unexpected(Exception):  # noqa: N818 - as above
+    """An option's value is not what was expected."""
+
+    def __init__(self, name: str, value: object, expected: str) -> None:
+        super().__init__(name, value, expected)
+        self.name, self.text = name, f"is {value!r}; expected: {expected}"
 
 
 class Settings(NamedTuple):
@@ -51,6 +79,7 @@ class Settings(NamedTuple):
     ca: Path | None
     domains: tuple[str, ...]
     selectors: tuple[str, ...]
+    key_path: str
     resolver: tuple[str, int] | None
     clamd: str
     olefy: str
@@ -75,50 +104,96 @@ def read(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         allow_abbrev=False,
     )
     parser.add_argument("--once", action="store_true", help="print the metrics and end")
-    for name, default, text in (
-        ("listen", "127.0.0.1:9117", "ADDRESS:PORT that serves /metrics"),
-        ("queue", "", "Postfix' queue_directory"),
-        ("hostname", "", "the mail host's name: in its certificate, among its MX"),
-        ("ports", "", "HOST:PORT[/MODE] ...: certificates to look at; MODE: " + ", ".join(MODES)),
-        ("ca", "", "file of the authorities to trust instead of the system's"),
-        ("domains", "", "mail domains ...: their DNS records and MTA-STS"),
-        ("dkim-selectors", "", "DKIM selectors ... that every domain publishes"),
-        ("resolver", "", "name server ADDRESS[:PORT] instead of the system's"),
-        ("clamd", "", "clamd, HOST:PORT or the path of its socket"),
-        ("olefy", "", "olefy, HOST:PORT"),
-        ("freshclam", "", "freshclam's log, or the folder of its database"),
-        ("freshclam-age", "172800", "seconds after which that is too old"),
-        ("intervals", "", "LOOK=SECONDS ...; " + " ".join(f"{k}={v:.0f}" for k, v in INTERVALS.items())),
-        ("timeout", "10", "seconds for each server"),
-    ):
-        variable = _variable(name)
-        value = environment.get(variable) or default
-        parser.add_argument(f"--{name}", default=value, metavar="...", help=f"{text} [{default or 'none'}]")
-    given = parser.parse_args(arguments)
-    words = {key: value for key, value in vars(given).items() if isinstance(value, str)}
+    parser.add_argument(
+        "--config", default=environment.get("EXPORTER_CONFIG", ""), metavar="FILE", help="TOML file of the keys below"
+    )  # fmt: skip
+    for name, default, text in OPTIONS:
+        parser.add_argument(f"--{name}", metavar="...", help=f"{text} [{default or 'none'}]")
+    given = vars(parser.parse_args(arguments))
+    file = Path(given["config"]) if given["config"] else None
+    kept = _of_file(file) if file else {}
+    words: dict[str, str] = {}
+    for name, default, _ in OPTIONS:
+        said = given[name.replace("-", "_")]
+        if said is None:
+            said = environment.get(_variable(name)) or None
+        if said is None:
+            words[name] = kept.get(name, default)
+        else:
+            words[name] = said
+            kept.pop(name, None)
+    try:
+        settings = _settings(words, once=given["once"])
+    except _Unexpected as error:
+        where = f"{file}: {error.name}" if error.name in kept else f"--{error.name} ({_variable(error.name)})"
+        raise Wrong(f"{where} {error.text}") from None
+    if not any(words[look].split() for look in LOOKS):
+        options = ", ".join(f"--{look}" for look in LOOKS)
+        beside = f"or their keys in {file}" if file else "or --config"
+        raise Wrong(f"nothing to look at: set one or more of {options}, {beside}; --help has examples")
+    return settings
+
+
+def _of_file(path: Path) -> dict[str, str]:
+    """Return the file's keys, each as its argument would be written.  Raises Wrong."""
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise Wrong(f"{path}: {error}; expected: a file in TOML that can be read") from None
+    known = [name for name, _, _ in OPTIONS]
+    for name in table:
+        if name not in known:
+            raise Wrong(f"{path}: {name} is not a key; expected one of: {', '.join(known)}")
+    try:
+        return {name: _said(name, value) for name, value in table.items()}
+    except _Unexpected as error:
+        raise Wrong(f"{path}: {error.name} {error.text}") from None
+
+
+def _said(name: str, value: Any) -> str:
+    match value:
+        case bool():
+            pass
+        case str() | int() | float():
+            return str(value)
+        case dict() if name == "intervals":
+            return " ".join(f"{look}={seconds}" for look, seconds in value.items())
+        case list() if all(isinstance(word, str) for word in value):
+            for word in value:
+                if word.split() != [word]:
+                    raise _Unexpected(name, word, "a string without a space for each")
+            return " ".join(value)
+    raise _Unexpected(name, value, "a string, a number or a list of strings")
+
+
+def _settings(words: Mapping[str, str], *, once: bool) -> Settings:
     hostname = _names("hostname", words["hostname"])
     if len(hostname) > 1:
-        raise Wrong(_says("hostname", words["hostname"], "one host name"))
+        raise _Unexpected("hostname", words["hostname"], "one host name")
     ports = tuple(_port(word) for word in words["ports"].split())
     if ports and not hostname:
-        raise Wrong("--ports needs --hostname (EXPORTER_HOSTNAME): the name that the certificate must hold")
+        expected = "--hostname (EXPORTER_HOSTNAME) beside it: the name that the certificate must hold"
+        raise _Unexpected("ports", words["ports"], expected)
     if len({port.number for port in ports}) < len(ports):
-        raise Wrong(_says("ports", words["ports"], "each port number once: it is the label"))
-    listen = _address("listen", words["listen"])
+        raise _Unexpected("ports", words["ports"], "each port number once: it is the label")
+    if words["dkim-key-path"] and not (words["domains"] and words["dkim-selectors"]):
+        expected = "--domains and --dkim-selectors beside it: whose keys they are"
+        raise _Unexpected("dkim-key-path", words["dkim-key-path"], expected)
     return Settings(
-        listen=listen,
-        once=given.once,
+        listen=_address("listen", words["listen"]),
+        once=once,
         queue=_path("queue", words["queue"]),
         hostname=hostname[0] if hostname else "",
         ports=ports,
         ca=_path("ca", words["ca"]),
         domains=_names("domains", words["domains"]),
-        selectors=_names("dkim-selectors", words["dkim_selectors"]),
+        selectors=_names("dkim-selectors", words["dkim-selectors"]),
+        key_path=str(_path("dkim-key-path", words["dkim-key-path"]) or ""),
         resolver=_resolver(words["resolver"]),
         clamd=words["clamd"] if words["clamd"].startswith("/") else _server("clamd", words["clamd"]),
         olefy=_server("olefy", words["olefy"]),
         freshclam=_path("freshclam", words["freshclam"]),
-        freshclam_age=_seconds("freshclam-age", words["freshclam_age"]),
+        freshclam_age=_seconds("freshclam-age", words["freshclam-age"]),
         intervals=_intervals(words["intervals"]),
         timeout=_seconds("timeout", words["timeout"]),
     )
@@ -128,15 +203,11 @@ def _variable(name: str) -> str:
     return "EXPORTER_" + name.replace("-", "_").upper()
 
 
-def _says(name: str, value: str, expected: str) -> str:
-    return f"--{name} ({_variable(name)}) is {value!r}; expected: {expected}"
-
-
 def _address(name: str, value: str) -> tuple[str, int]:
     host, gap, port = value.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not gap or not host or not port.isascii() or not port.isdigit() or not 0 <= int(port[:6]) <= 65535:
-        raise Wrong(_says(name, value, "HOST:PORT, for IPv6 [ADDRESS]:PORT"))
+        raise _Unexpected(name, value, "HOST:PORT, for IPv6 [ADDRESS]:PORT")
     return host, int(port)
 
 
@@ -151,7 +222,7 @@ def _port(word: str) -> Port:
     host, number = _address("ports", where)
     mode = mode or MODE_OF.get(number, "tls")
     if mode not in MODES or not number:
-        raise Wrong(_says("ports", word, f"HOST:PORT[/MODE], with a MODE of {', '.join(MODES)}"))
+        raise _Unexpected("ports", word, f"HOST:PORT[/MODE], with a MODE of {', '.join(MODES)}")
     return Port(host, number, mode)
 
 
@@ -159,13 +230,13 @@ def _names(name: str, value: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(word.lower().rstrip(".") for word in value.split()))
     for word in names:
         if not _NAME.match(word):
-            raise Wrong(_says(name, word, "a name of letters, digits, - and . (IDN in its xn-- form)"))
+            raise _Unexpected(name, word, "a name of letters, digits, - and . (IDN in its xn-- form)")
     return names
 
 
 def _path(name: str, value: str) -> Path | None:
     if value and not value.startswith("/"):
-        raise Wrong(_says(name, value, "an absolute path"))
+        raise _Unexpected(name, value, "an absolute path")
     return Path(value) if value else None
 
 
@@ -179,7 +250,7 @@ def _resolver(value: str) -> tuple[str, int] | None:
     try:
         return str(ipaddress.ip_address(host)), port
     except ValueError:
-        raise Wrong(_says("resolver", value, "an IP address, with :PORT where it is not 53")) from None
+        raise _Unexpected("resolver", value, "an IP address, with :PORT where it is not 53") from None
 
 
 def _seconds(name: str, value: str) -> float:
@@ -188,7 +259,7 @@ def _seconds(name: str, value: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise Wrong(_says(name, value, "seconds, more than 0"))
+        raise _Unexpected(name, value, "seconds, more than 0")
     return seconds
 
 
@@ -197,7 +268,7 @@ def _intervals(value: str) -> Mapping[str, float]:
     for word in value.split():
         look, gap, seconds = word.partition("=")
         if not gap or look not in INTERVALS:
-            raise Wrong(_says("intervals", word, f"LOOK=SECONDS, with a LOOK of {', '.join(INTERVALS)}"))
+            raise _Unexpected("intervals", word, f"LOOK=SECONDS, with a LOOK of {', '.join(INTERVALS)}")
         found[look] = _seconds("intervals", seconds)
     return found
 

@@ -10,6 +10,7 @@ from pathlib import Path
 SECRETS = Path("/secrets")  # one folder a service, each a volume that only that service mounts
 CERTIFICATES = Path("/certs")
 DKIM = Path("/dkim")
+PUBLIC_KEYS = Path("/dkim-public")  # of DKIM's pairs the half that anybody may read: a volume of its own
 RSPAMD = 990  # the user that signs, as stack/rspamd/Dockerfile makes it
 # Which secret goes to which services; the first one named is where it is looked for at the next start.
 WHO_KNOWS = {
@@ -44,7 +45,7 @@ def secret(name: str) -> str:
 
 
 def init() -> None:
-    """Make secrets and a certificate, where they are missing."""
+    """Make secrets and a certificate, where they are missing, and write the signing keys' public halves."""
     for name, services in WHO_KNOWS.items():
         text = secret(name)
         for service in services[1:]:
@@ -53,6 +54,8 @@ def init() -> None:
             folder.chmod(0o700)
             if not (folder / name).exists() or (folder / name).read_text() != text:
                 write(folder / name, text)
+    for key in DKIM.glob("*.mail.key"):
+        signing_key(key.name.removesuffix(".mail.key"))
     self_signed(os.environ["MAIL_HOSTNAME"], os.environ["MAIL_DOMAIN"])
 
 
@@ -78,7 +81,10 @@ def self_signed(host: str, domain: str) -> None:
 
 
 def signing_key(domain: str) -> str:
-    """Return the public key with which others verify a domain's mail; makes the pair where there is none."""
+    """Return the public key with which others verify a domain's mail; makes the pair where there is none.
+
+    The key's own file is read each time, and its public half written beside the others' where it is another one.
+    """
     path = DKIM / f"{domain}.mail.key"
     if not path.exists():
         made = subprocess.run(["openssl", "genrsa", "2048"], check=True, capture_output=True, text=True)
@@ -90,4 +96,7 @@ def signing_key(domain: str) -> str:
         capture_output=True,
         text=True,
     )
+    public = PUBLIC_KEYS / f"{domain}.mail.pub"
+    if not public.exists() or public.read_text() != told.stdout:
+        write(public, told.stdout, 0o644)
     return "".join(line for line in told.stdout.splitlines() if not line.startswith("-----"))

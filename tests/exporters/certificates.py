@@ -80,12 +80,14 @@ class Authority:
 
 
 class TlsServer:
-    """Shows `certificate` after the words of `mode`; `reply` is what it answers to anything then."""
+    """Shows `certificate` after the words of `mode`; `reply` is what it answers to anything then; without one it hangs up,
+    or, where `hangs`, waits for the client to do so.
+    """
 
     def __init__(self, certificate: Path, mode: str = "tls", reply: bytes = b"") -> None:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(certificate, certificate.with_suffix(".key"))
-        self.mode, self.reply = mode, reply
+        self.mode, self.reply, self.hangs = mode, reply, False
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -106,6 +108,8 @@ class TlsServer:
                     with self.context.wrap_socket(plain, server_side=True) as secret:
                         if secret.recv(1000) and self.reply:
                             secret.sendall(self.reply)
+                        if self.hangs:
+                            secret.recv(1)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -201,6 +201,31 @@ def unsigned(made: int) -> bytes:
     return head.ljust(512).encode() + packed.getvalue()
 
 
+def test_freshclam_is_judged_by_its_own_words(tmp_path):
+    requires("freshclam", "clamav-freshclam")
+    database = tmp_path / "clamav"
+    database.mkdir()
+    log = database / "freshclam.log"
+    log.touch(0o644)
+    text = (ROOT / "stack/clamd/freshclam.conf").read_text().replace("/var/lib/clamav", str(database))
+    text = text.replace("DatabaseOwner clamav", "DatabaseOwner root").replace(
+        "database.clamav.net", "127.0.0.1:9"
+    )
+    custom = f"DatabaseCustomURL file://{ROOT}/stack/clamd/eicar.ndb\n"
+    none = "".join(f"ExcludeDatabase {name}\n" for name in ("main", "daily", "bytecode"))
+
+    def checked(more: str) -> float:
+        (tmp_path / "freshclam.conf").write_text(text + "DNSDatabaseInfo no\nMaxAttempts 1\n" + more)
+        subprocess.run(["/usr/bin/freshclam", f"--config-file={tmp_path}/freshclam.conf"], check=False, capture_output=True)  # fmt: skip
+        return asyncio.run(daemons.freshclam(log, 3600)).values["service_up", "freshclam"]
+
+    assert checked(custom + none) == 1  # updated
+    assert checked("") == 0  # no mirror there
+    assert checked(custom + none) == 1
+    assert log.stat().st_mode & 0o777 == 0o644  # as the stack's entry point made it
+    assert log.read_text().count("Update failed.") == 1
+
+
 @pytest.mark.parametrize("made", [1733132280, None])
 def test_clamd_tells_its_signatures_age(tmp_path, made):
     requires("clamd", "clamav-daemon")

@@ -134,7 +134,7 @@ class Rsyslog(Sender):
             "tcp-newline": 'protocol="tcp"',
             "tcp-counted": 'protocol="tcp" TCP_Framing="octet-counted"',
             "tcp-5424": 'protocol="tcp" TCP_Framing="octet-counted"',
-            "tls": 'protocol="tcp" TCP_Framing="octet-counted" StreamDriver="ossl" StreamDriverMode="1" StreamDriverAuthMode="x509/certvalid"',
+            "tls": 'protocol="tcp" TCP_Framing="octet-counted" StreamDriver="gtls" StreamDriverMode="1" StreamDriverAuthMode="x509/certvalid"',
         }.get(self.way, "")
         template = (
             "RSYSLOG_SyslogProtocol23Format" if self.way == "tcp-5424" else "RSYSLOG_TraditionalForwardFormat"

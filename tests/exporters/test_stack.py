@@ -372,7 +372,11 @@ def test_a_log_that_was_just_rotated_is_read_with_the_one_before(tmp_path):
         assert freshclam(log) == up
 
 
-@pytest.mark.parametrize("text", ["", check(1), "ClamAV update process started at noon\n" + WELL])
+@pytest.mark.parametrize(
+    "text",
+    ["", check(1), "ClamAV update process started at noon\n" + WELL],
+    ids=["empty", "running", "no time"],
+)
 def test_a_log_without_a_check_that_ended_says_so(tmp_path, text):
     log = tmp_path / "freshclam.log"
     log.write_text(text)

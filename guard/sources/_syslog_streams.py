@@ -106,7 +106,8 @@ class Streams(Listener):
                 await self._hold(hold)
                 self._heard = held = time.monotonic()
                 hold *= 2
-            await asyncio.wait(self._served, timeout=RECENT / 2)
+            else:
+                await asyncio.wait(self._served, timeout=RECENT / 2)
 
     async def _hold(self, seconds: float) -> None:
         """Say farewell to every sender and read nothing."""

@@ -216,7 +216,9 @@ class SyslogNg(Sender):
             text=True,
             check=False,
         ).stdout
-        return sum(int(line.rpartition(";")[2]) for line in said.splitlines() if re.match(r"dst\..*;queued;", line))
+        return sum(
+            int(line.rpartition(";")[2]) for line in said.splitlines() if re.match(r"dst\..*;queued;", line)
+        )
 
     def configuration(self) -> str:
         target = f'"{self.target}" port({self.target_port})'

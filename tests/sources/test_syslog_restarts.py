@@ -19,7 +19,7 @@ import pytest
 from guard.sources import Chunk
 from guard.sources.syslog import SyslogSource, Tls
 from tests.sources.test_syslog import certify, free
-from tests.syslog_senders import SENDERS, requires
+from tests.syslog_senders import SENDERS, Sender, requires
 
 pytestmark = pytest.mark.servers
 
@@ -30,6 +30,8 @@ WAYS = [
     *(("rsyslog", way) for way in ("tcp-newline", "tcp-counted", "tcp-5424", "tls")),
     *(("syslog-ng", way) for way in ("tcp-newline", "tcp-5424", "tls", "unix-stream")),
 ]
+QUIET = 5.0  # seconds without a line after which the sender is asked whether it has more
+MOST = 60.0  # seconds without a line after which nothing will come, whatever the sender says
 _NUMBER = re.compile(rb" number (\d+)\Z")
 
 
@@ -40,8 +42,10 @@ def listening_at(way: str, folder) -> str:
     return f"{kind}://127.0.0.1:{free(socket.SOCK_DGRAM if kind == 'udp' else socket.SOCK_STREAM)}"
 
 
-async def received(url: str, folder, feed: threading.Thread) -> tuple[Counter[int], list[str], int]:
-    """Read until all is there or nothing comes any more; the source is made again as the lines pass by."""
+async def received(
+    url: str, folder, feed: threading.Thread, sender: Sender
+) -> tuple[Counter[int], list[str], int]:
+    """Read until all is there, or nothing comes and the sender has nothing more; the source is made again on the way."""
     got: Counter[int] = Counter()
     notes: list[str] = []
     positions: dict[str, str] = {}
@@ -71,7 +75,8 @@ async def received(url: str, folder, feed: threading.Thread) -> tuple[Counter[in
             await asyncio.sleep(0.01)
             if total > seen:
                 seen, quiet = total, time.monotonic()
-            if time.monotonic() - quiet > 15.0:
+            silence = time.monotonic() - quiet
+            if silence > MOST or (silence > QUIET and not feed.is_alive() and not sender.queued()):
                 break
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -117,10 +122,11 @@ def sent(tmp_path, name: str, way: str) -> tuple[int, int, int]:
 
         feeding = threading.Thread(target=feed)
         began = time.monotonic()
-        got, notes, lost = asyncio.run(received(url, tmp_path, feeding))
+        got, notes, lost = asyncio.run(received(url, tmp_path, feeding, sender))
+        queued = sender.queued()
         feeding.join()
     missing, twice = LINES - len(got), sum(got.values()) - len(got)
     print(
-        f"{name} {way}: {missing} missing, {twice} twice, {lost} counted as lost, {time.monotonic() - began:.1f} s; {set(notes)}"
+        f"{name} {way}: {missing} missing, {twice} twice, {lost} counted as lost, {queued} still with the sender, {time.monotonic() - began:.1f} s; {set(notes)}"
     )
     return missing, twice, lost

@@ -67,7 +67,9 @@ def main() -> None:
         ratios.append(on / off)
         walls.append(wall)
         print(f"off {off:,.0f} lines/s, on {on:,.0f} lines/s, on / off {on / off:.3f}")
-    print(f"median on / off {statistics.median(ratios):.3f} (by the wall clock {statistics.median(walls):.3f})")
+    print(
+        f"median on / off {statistics.median(ratios):.3f} (by the wall clock {statistics.median(walls):.3f})"
+    )
 
 
 if __name__ == "__main__":

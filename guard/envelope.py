@@ -24,6 +24,8 @@ import json
 import re
 from typing import Final
 
+from mypy_extensions import i64
+
 from guard.model import BARE, DOVECOT, IGNORED, POSTFIX, POSTSCREEN, SMTPD, SOGO, Record
 
 _HEADS: Final = 1 << 14
@@ -65,7 +67,7 @@ class Origin:
         self.family = family
         self.whole = whole  # the head is part of the text (Dovecot's own file), or the text is another line
         self.carries = carries  # the text is a container's line
-        self.mail = -1  # its code in guard.programs, once somebody has asked
+        self.mail: i64 = -1  # its code in guard.programs, once somebody has asked
 
 
 _NOBODY: Final = Origin("", "", "", BARE)

@@ -70,10 +70,10 @@ class Mail:
         """
         code: i64 = origin.mail
         if code < 0:
-            code = origin.mail = programs.code_of(origin.tag)
-        if code == 0:
+            code = self._introduce(origin)
+        program = code >> 4 & 15
+        if program == programs.NOTHING:
             return
-        program = code >> 4
         event = self._event
         if program == programs.DELIVERS:
             if postfix_delivery.read(text, start, end, event):
@@ -86,7 +86,8 @@ class Mail:
             return
         elif program == programs.CLEANUP:
             colon = queue_id(text, start, end)
-            if (colon > 0 and ord(text[colon + 2]) != 109) or stands(": milter-", text, colon, end):
+            # "message-id=" it is, mostly; "milter-reject: " is not.
+            if colon > 0 and (ord(text[colon + 2]) != 109 or stands("mi", text, colon + 2, end)):
                 self._reject(text, start, end)
             return
         elif program == programs.DOVECOT:
@@ -156,7 +157,8 @@ class Mail:
         if event.kind == QUEUED:
             message = self.traffic.messages.get(key)
             if message is not None and message.protocol >= 0:  # not from before our start, and not once more
-                self.traffic.queued(message, self._time(text, head, stamp, at), event.count)
+                when = -1.0 if message.user is None else self._time(text, head, stamp, at)
+                self.traffic.queued(message, when, event.count)
         elif event.kind == REMOVED:
             message = self.traffic.messages.take(key)
             if message is not None:
@@ -193,36 +195,55 @@ class Mail:
         """A client that has logged in begins to send: `QUEUEID: client=NAME[IP], sasl_method=..., sasl_username=USER`."""
         found = self._event
         if postfix_queue.read(text, 0, len(text), found) and found.kind == TAKEN:
-            code: i64 = programs.code_of(origin.tag)
+            code: i64 = origin.mail
+            if code < 0:
+                code = self._introduce(origin)
             self.traffic.taken(
-                self._id(origin, text), event.at, programs.protocol_of(code), event.user or None, event.ip
+                self._id(origin, text),
+                event.at,
+                programs.protocol_of(code & 255),
+                event.user or None,
+                event.ip,
             )
 
     def _goodbye(self, event: AuthEvent, origin: Origin, text: str) -> None:
         """A session that sent mail in the clear; who spoke TLS has a line of its own."""
         if event.witness == "disconnect" and text.find(" starttls=1") < 0 and text.find(" mail=") > 0:
-            code: i64 = programs.code_of(origin.tag)
-            if code & programs.WRAPPED == 0 or code >> 4 != programs.SMTPD:
+            code: i64 = origin.mail
+            if code < 0:
+                code = self._introduce(origin)
+            if code & programs.WRAPPED == 0 or code >> 4 & 15 != programs.SMTPD:
                 self.traffic.session(_POSTFIX, 0, _NONE)
 
     def _id(self, origin: Origin, text: str) -> str:
         """Return the message's key: queue ids are a host's own."""
         event = self._event
         key = text[event.id_at : event.id_end]
-        if origin.host == self._host:
-            return key
-        if not self._host:
+        return f"{key} {origin.host}" if origin.mail & programs.ELSEWHERE else key
+
+    def _introduce(self, origin: Origin) -> i64:
+        """Return the code of a head that is new here.
+
+        It says as well whose host it is: thousands of heads hold a text each, which no cache of the processor keeps.
+        """
+        code: i64 = programs.code_of(origin.tag)
+        if code and not self._host:
             self._host = origin.host
-            return key
-        return f"{key} {origin.host}"
+        if not code or origin.host != self._host:  # what has no head is shared by all who read
+            code |= programs.ELSEWHERE
+        origin.mail = code
+        return code
 
     def _time(self, text: str, head: i64, stamp: str, at: float) -> float:
         if head >= 0:
-            key: i64 = 0
-            place = head + 4
-            while place < head + 15:
-                key = key * 31 + ord(text[place])
-                place += 1
+            key: i64 = ord(text[head + 4])
+            key = key << 8 ^ ord(text[head + 5])
+            key = key << 8 ^ ord(text[head + 7])
+            key = key << 8 ^ ord(text[head + 8])
+            key = key << 8 ^ ord(text[head + 10])
+            key = key << 8 ^ ord(text[head + 11])
+            key = key << 8 ^ ord(text[head + 13])
+            key = key << 8 ^ ord(text[head + 14])
             if key != self._key:  # mostly it is the second of the line before
                 self._key = key
                 self._at = self._clock.read(text[head : head + 15])

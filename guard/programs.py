@@ -19,6 +19,7 @@ DOVECOT: Final = 8
 SOGO: Final = 9
 POSTFIX: Final = 10  # some program: RFC 5424 through rsyslog cuts the tag
 WRAPPED: Final = 8  # added to an smtpd's place: TLS comes before SMTP
+ELSEWHERE: Final = 256  # added by guard.mail: of another host than the first
 
 _OTHER: Final = TRANSPORTS.index("other")
 _UNKNOWN: Final = MAIL_PROTOCOLS.index("unknown")

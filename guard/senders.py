@@ -96,7 +96,8 @@ class Senders:
         if account is None:
             account = Account(name, bucket)
             self.accounts.put(name, account, at)
-        account.advance(bucket)
+        if bucket > account.bucket:
+            account.advance(bucket)
         place = account.bucket % _RING
         account.counts[place] += 1
         account.counts[place + _RING] += recipients

@@ -31,6 +31,7 @@ MAX_MESSAGES: Final = 100_000
 _NAME: Final = 320  # characters of an address
 _QUEUED_FOR: Final = 6 * 86400.0  # maximal_queue_lifetime is 5 days
 MILLION: Final = 1_000_000
+_NEVER: Final = 1 << 60  # microseconds
 DELAYS: Final[tuple[float, ...]] = (
     0.1,
     0.5,
@@ -73,7 +74,7 @@ def _counts(size: int) -> list[Count]:
 class Spread:
     """A histogram over microseconds, filled without a float."""
 
-    __slots__ = ("_bounds", "_micros", "bounds", "counts", "total")
+    __slots__ = ("_above", "_bounds", "_count", "_micros", "_upto", "bounds", "counts", "total")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
@@ -81,14 +82,25 @@ class Spread:
         self._bounds: i64 = len(bounds)
         self.counts = _counts(len(bounds) + 1)
         self.total: i64 = 0
+        # Where the last one fell: the next one mostly falls there too.
+        self._count = self.counts[0]
+        self._above: i64 = _NEVER
+        self._upto: i64 = -_NEVER
 
     def add(self, micros: i64) -> None:
         """Count one."""
         self.total += micros
+        if micros > self._upto or micros <= self._above:
+            self._find(micros)
+        self._count.n += 1
+
+    def _find(self, micros: i64) -> None:
         place: i64 = 0
         while place < self._bounds and micros > self._micros[place]:
             place += 1
-        self.counts[place].n += 1
+        self._count = self.counts[place]
+        self._above = self._micros[place - 1] if place > 0 else -_NEVER
+        self._upto = self._micros[place] if place < self._bounds else _NEVER
 
     def histogram(self) -> Histogram:
         """Return it as the exporters know it."""
@@ -152,7 +164,7 @@ class Traffic:
         self, key: str, at: float, protocol: i64, user: str | None = None, ip: str | None = None
     ) -> None:
         """A message begins to come in, `user` has logged in for it."""
-        network = "" if user is None or ip is None else addresses.widen(ip, 24, 48)
+        network = "" if user is None or ip is None else _network(ip)
         self.messages.put(key, Message(at, protocol, user, network), at)
 
     def queued(self, message: Message, at: float, recipients: int) -> None:
@@ -231,6 +243,12 @@ class Traffic:
     def web_seconds(self) -> dict[str, Histogram]:
         """Return what SOGo's requests took, by protocol."""
         return {name: self.seconds[n].histogram() for n, name in enumerate(WEB)}
+
+
+def _network(ip: str) -> str:
+    """Return the /24 or /48 of a canonical address."""
+    dot = ip.rfind(".")
+    return f"{ip[:dot]}.0/24" if dot > 0 and ":" not in ip else addresses.widen(ip, 24, 48)
 
 
 def _counter(names: tuple[str, ...], counts: list[Count]) -> Counter:

@@ -39,12 +39,18 @@ def read(text: str, start: i64, end: i64, event: MailEvent) -> bool:
         start >= end or ord(text[start]) != 108
     ):  # "l": of most of Dovecot's lines this is all that is looked at
         return False
-    if not (stands("lmtp(", text, start, end) or stands("lda(", text, start, end)):
+    if end < start + 20:
+        return False
+    if ord(text[start + 1]) == 109:  # "lmtp("
+        if ord(text[start + 2]) != 116 or ord(text[start + 3]) != 112 or ord(text[start + 4]) != 40:
+            return False
+    elif not stands("lda(", text, start, end):
         return False
     at = start + 5
     while at < end and 48 <= ord(text[at]) <= 57:
         at += 1
-    if stands("): ", text, at, end):  # a session of a process, which has no user yet
+    # A session of a process, which has no user yet.
+    if at + 2 < end and ord(text[at]) == 41 and ord(text[at + 1]) == 58 and ord(text[at + 2]) == 32:
         return False
     begin: i64 = text.find(": msgid=", start, end)
     if begin < 0:

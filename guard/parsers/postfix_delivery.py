@@ -28,8 +28,10 @@ def read(text: str, start: i64, end: i64, event: MailEvent) -> bool:
     if (
         colon < 0
         or colon + 12 > end
-        or ord(text[colon + 2]) != 116
-        or not stands("to=<", text, colon + 2, end)
+        or ord(text[colon + 2]) != 116  # "to=<"
+        or ord(text[colon + 3]) != 111
+        or ord(text[colon + 4]) != 61
+        or ord(text[colon + 5]) != 60
     ):
         return False
     event.id_at, event.id_end = start, colon
@@ -37,9 +39,20 @@ def read(text: str, start: i64, end: i64, event: MailEvent) -> bool:
     if at < 0:
         return False
     event.name_at, event.name_end = colon + 6, at - 1
-    if stands(", orig_to=<", text, at, end):
+    if at + 40 < end and ord(text[at + 2]) == 111 and stands(", orig_to=<", text, at, end):
         at = after_address(text, at + 11, end)
-    if not stands(", relay=", text, at, end):
+    if (
+        at < 0
+        or at + 40 > end
+        or ord(text[at + 1]) != 32
+        or ord(text[at + 2]) != 114  # ", relay="
+        or ord(text[at + 3]) != 101
+        or ord(text[at + 4]) != 108
+        or ord(text[at + 5]) != 97
+        or ord(text[at + 6]) != 121
+        or ord(text[at + 7]) != 61
+        or ord(text[at]) != 44
+    ):
         return False
     at = text.find(_DELAY, at, end)
     if at < 0:

@@ -11,7 +11,6 @@ from typing import Final
 from mypy_extensions import i64
 
 from guard.model import TLS, TLS_VERSIONS, MailEvent
-from guard.parsers._grammar import stands
 
 NAME: Final = "postfix_tls"
 
@@ -45,7 +44,14 @@ def read(text: str, start: i64, end: i64, event: MailEvent) -> bool:
 
 
 def _version(text: str, at: i64, end: i64) -> i64:
-    if at + 8 > end or not stands("TLSv1", text, at, end):
+    if (
+        at + 8 > end
+        or ord(text[at]) != 84  # "TLSv1"
+        or ord(text[at + 1]) != 76
+        or ord(text[at + 2]) != 83
+        or ord(text[at + 3]) != 118
+        or ord(text[at + 4]) != 49
+    ):
         return _OTHER
     c = ord(text[at + 5])
     if c == 46 and ord(text[at + 7]) == 32:

@@ -75,8 +75,8 @@ class Targets:
     def failed(self, user: str, ip: str, at: float, n: int) -> None:
         """Count a failed login that named `user` (`n` = 1), or take one back (`n` = -1)."""
         name = one_name(user)
-        # The text before the last dot of IPv4 is its /24.
-        network = addresses.widen(ip, 24, 48) if ":" in ip else ip[: ip.rfind(".")]
+        dot = ip.rfind(".")
+        network = ip[:dot] if dot > 0 else _network6(ip)  # the text before the last dot is IPv4's /24
         account = self.accounts.get(name)
         if account is not None:
             value = account.networks.get(network, 0)
@@ -92,7 +92,8 @@ class Targets:
         if account is None:
             account = Target(step)
             self.accounts.put(name, account, at)
-        account.prune(step)
+        elif step > account.pruned:
+            account.prune(step)
         if step <= account.pruned - _STEPS or len(account.networks) >= MAX_NETWORKS:
             return
         self._remembered += 1
@@ -151,6 +152,15 @@ class Targets:
                 found.append(Attacked(name, len(account.networks), failures))
         found.sort(key=_rank)
         return found
+
+
+def _network6(ip: str) -> str:
+    """Return what stands for the /48 of an address: its first three groups where no zero may be written in two ways."""
+    end = ip.find(":", ip.find(":", ip.find(":") + 1) + 1)
+    head = ip[: end + 1]
+    if end < 0 or "::" in head or ":0:" in head:
+        return addresses.widen(ip, 24, 48)
+    return head
 
 
 def _rank(row: Attacked) -> tuple[int, int, str]:

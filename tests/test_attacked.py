@@ -10,9 +10,12 @@ import tracemalloc
 import urllib.request
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from exporters import exposition, registry_of
 from exporters.guard import GuardCollector, Snapshot
+from guard.addresses import read, widen
 from guard.attacked import MAX_NETWORKS, Targets
 from guard.clock import Clock
 from guard.engine import Engine
@@ -53,6 +56,23 @@ def test_addresses_of_one_network_are_one():
         *(rejected(ip, "bob") for ip in ("2001:db8:1:2::7", "2001:db8:1:3::7", "2001:db8:2::7")),
     )
     assert seen(guard) == {"alice": (2, 4), "bob": (2, 3)}
+
+
+@given(
+    st.lists(st.sampled_from([0, 0, 1, 0x2001, 0xDB8]), min_size=8, max_size=8),
+    st.randoms(use_true_random=False),
+)
+def test_addresses_of_one_48_are_one_and_of_two_are_two(groups, chance):
+    """However their zeros are written."""
+    targets = Targets()
+    nets = set()
+    for _ in range(4):
+        ip = read(":".join(f"{group:x}" for group in groups))
+        if ip is not None and ":" in ip:
+            nets.add(widen(ip, 24, 48))
+            targets.failed("alice", ip, NOW, 1)
+        groups[chance.randrange(8)] = chance.choice([0, 1])
+    assert targets.networks(NOW) == ([len(nets)] if nets else [])
 
 
 def test_a_name_in_other_letters_is_the_same_account_and_may_hold_any_bytes():

@@ -42,6 +42,7 @@ CORE = (
     "guard/reader.py",
     "guard/sessions/*.py",
     "guard/tally.py",
+    "guard/attacked.py",
     "guard/rules/*.py",
     "guard/bans/*.py",
     "guard/report.py",

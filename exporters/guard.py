@@ -29,6 +29,7 @@ BAN_RULES: Final = ("brute_force", "bad_neighbourhood", "manual", "deny")
 TOLD: Final = ("attempt", "ban", "allow", "deny")
 DRIFTS: Final = ("missing", "foreign", "timeout", "structure")
 TRACKED: Final = ("address", "session", "account")
+ATTACKED: Final = (1, 3, 10, 100)  # thresholds: accounts with failures from more networks over the last hour
 PARSERS: Final = (
     "dovecot_auth", "dovecot_login", "postfix_smtpd", "postfix_postscreen", "sogo", "mailcow_ui", "auth_policy",
 )  # fmt: skip
@@ -74,7 +75,7 @@ COUNTERS: Final = (
     _Family("unbans", ("cause",), "Bans ended", _each(UNBAN_CAUSES)),
     _Family("told", ("kind", "result"), "What other nodes of the fleet told: taken, or passed over (known, over, not for here)", tuple(product(TOLD, ("taken", "passed")))),
     _Family("ban_drift", ("kind",), "Differences between the bans wanted and those in the kernel", _each(DRIFTS)),
-    _Family("evicted", ("kind",), "What was forgotten to make room", _each(TRACKED)),
+    _Family("evicted", ("kind",), "What was forgotten to make room", _each((*TRACKED, "attacked"))),
     _Family("ignored", ("reason",), "What was seen and not held against a client", _each(IGNORED)),
 )  # fmt: skip
 
@@ -114,6 +115,9 @@ class Snapshot(NamedTuple):
     reload_ok: bool
     fleet: FleetState | None = None
     countries: tuple[Mapping[str, int], Mapping[str, int]] | None = None  # bans decided, bans in force
+    attacked: Sequence[
+        int
+    ] = ()  # of each account that somebody guesses at, from how many networks in the last hour
 
 
 class GuardCollector(Collector):
@@ -174,6 +178,12 @@ class GuardCollector(Collector):
             FAMILIES,
         )
         yield _gauge("tracked", "kind", "What is remembered", now.tracked, TRACKED)
+        yield above("attacked_accounts", "networks that failed to log in to them", now.attacked, ATTACKED)
+        yield GaugeMetricFamily(
+            "mailward_attacked_busiest_networks",
+            "The most networks that failed to log in to one account in the last hour",
+            value=max(now.attacked, default=0),
+        )
         for at, name in enumerate(("packets", "bytes")):
             dropped = CounterMetricFamily(
                 f"mailward_dropped_{name}", f"Dropped {name}, the kernel's own count", labels=["family"]
@@ -249,6 +259,16 @@ def _gauge(name: str, label: str, text: str, values: Mapping[str, int], keys: Se
     metric = GaugeMetricFamily(f"mailward_{name}", text, labels=[label])
     for key in keys:
         metric.add_metric([key], values.get(key, 0))
+    return metric
+
+
+def above(name: str, what: str, values: Sequence[int], bounds: Sequence[int]) -> Metric:
+    """Return how many accounts have more than each bound."""
+    metric = GaugeMetricFamily(
+        f"mailward_{name}", f"Accounts with more {what} than that in the last hour", labels=["above"]
+    )
+    for bound in bounds:
+        metric.add_metric([str(bound)], sum(value > bound for value in values))
     return metric
 
 

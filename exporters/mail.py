@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from exporters.guard import buckets
+from exporters.guard import above, buckets
 from guard.stats import Histogram
 from guard.traffic import MILLION, STAGES, Traffic
 
@@ -77,11 +77,11 @@ class MailCollector(Collector):
         messages = [row.messages for row in rows]
         recipients = [row.distinct_recipients for row in rows]
         networks = [row.networks for row in rows]
-        yield _above("sending_accounts", "messages", messages, MESSAGES)
-        yield _above("sending_accounts_recipients", "distinct recipients", recipients, RECIPIENTS)
-        yield _above("sending_accounts_networks", "client networks", networks, NETWORKS)
+        yield above("sending_accounts", "messages", messages, MESSAGES)
+        yield above("sending_accounts_recipients", "distinct recipients", recipients, RECIPIENTS)
+        yield above("sending_accounts_networks", "client networks", networks, NETWORKS)
         if self._geo is not None:
-            yield _above(
+            yield above(
                 "sending_accounts_countries", "countries", [row.countries or 0 for row in rows], COUNTRIES
             )
         for name, text, values in (
@@ -94,15 +94,6 @@ class MailCollector(Collector):
                 f"The most {text} of one account in the last hour",
                 value=max(values, default=0),
             )
-
-
-def _above(name: str, what: str, values: list[int], bounds: tuple[int, ...]) -> Metric:
-    metric = GaugeMetricFamily(
-        f"mailward_{name}", f"Accounts with more {what} than that in the last hour", labels=["above"]
-    )
-    for bound in bounds:
-        metric.add_metric([str(bound)], sum(value > bound for value in values))
-    return metric
 
 
 def _histogram(name: str, text: str, label: str, values: Mapping[str, Histogram]) -> Metric:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, cast
 
 from guard import addresses, bans, report
+from guard.attacked import Targets
 from guard.bans import Bans
 from guard.model import Action, Attempt, Ban, Finding, Policy, Success, finding_id, readable
 from guard.notices import REVOKED, Notices
@@ -27,7 +28,7 @@ class Judge:
 
     __slots__ = (
         "_allow", "_bans", "_brute", "_deny", "_entries", "_findings", "_logins", "_neighbourhood", "_newly_spared", "_policy", "_spared", "_tally",
-        "findings", "newest", "notices", "stats",
+        "attacked", "findings", "newest", "notices", "stats",
     )  # fmt: skip
 
     def __init__(self, policy: Policy, stats: Stats, *, keep: bool) -> None:
@@ -37,6 +38,7 @@ class Judge:
         self.notices: Notices | None = None  # for the other nodes of a fleet; None where there are none
         self._policy = policy
         self._tally = Tally(policy.max_addresses, keep=keep)
+        self.attacked = Targets()
         self._brute = BruteForce(policy, keep=keep)
         self._logins = LoginAfterFailures(policy)
         self._neighbourhood = BadNeighbourhood(policy)
@@ -99,6 +101,8 @@ class Judge:
         if source.role == bans.ALLOWED:
             stats.ignored.add(("allowed",))
             return
+        if attempt.user is not None:
+            self.attacked.failed(attempt.user, attempt.ip, attempt.at, attempt.n)
         net = source.net
         notices = self.notices
         if notices is not None and (attempt.n < 0 or attempt.at > self.newest - self._policy.window):

@@ -114,7 +114,7 @@ class Stats:
         self.bans = Counter()  # rule, family
         self.unbans = Counter()  # cause
         self.ban_drift = Counter()  # kind
-        self.evicted = Counter()  # kind: address | session | account
+        self.evicted = Counter()  # kind: address | session | account | attacked
         self.ignored = Counter()  # reason: trusted | own | allowed | unjudged | outage | stale | anomaly
         self.told = Counter()  # kind: attempt | ban | allow | deny; result: taken | passed
         # by field and labels: the latest finding that was counted there, its id and when it was made (exemplars)

@@ -17,7 +17,7 @@ _SPAN: Final = 40 * 86400.0
 _names: dict[str, str] = {}
 
 
-def _one(name: str) -> str:
+def one_name(name: str) -> str:
     """Return the one copy of a name in lower case: guessers try the same names from everywhere."""
     if len(name) > _LONGEST:
         name = name[:_LONGEST]
@@ -69,7 +69,7 @@ class Source(Entry):
 
     def named(self, user: str, n: int) -> bool:
         """Note a user name, and `n` failures for it (0: a success; negative: taken back); whether the name is new here."""
-        name = _one(user)
+        name = one_name(user)
         if self.user == name:
             self.user_failures += n
             return False
@@ -92,7 +92,7 @@ class Source(Entry):
 
     def failures_for(self, user: str) -> int:
         """Return how often the address failed for one user."""
-        name = _one(user)
+        name = one_name(user)
         if self.user == name:
             return self.user_failures
         return 0 if self.users is None else self.users.get(name, 0)

@@ -63,6 +63,15 @@ SCREEN: Final = Screen(
             8, "The same attempt in other lines", "Second and third witnesses of an attempt that was counted already: what a plain line count would add.",
             Query(rate("mailward_witness_suppressed_total", "service", SERVICE), "{{service}}"), size=(8, 8),
         ),
+        Row("Accounts guessed at"),
+        lines(
+            18, "Accounts under attack", "Accounts for which logins failed from more than so many networks (/24, /48) within an hour; mailward top names them.",
+            Query(f"sum by (above) (mailward_attacked_accounts{{{HOST}}})", "more than {{above}}"), size=(12, 8),
+        ),
+        lines(
+            19, "Networks against one account", "The most networks that failed to log in to one account within an hour: each may stay below every ban.",
+            Query(f"max by (instance) (mailward_attacked_busiest_networks{{{HOST}}})", "{{instance}}"), size=(12, 8),
+        ),
         Row("Findings and bans"),
         lines(
             9, "Findings per minute", "What the rules found.", Query(rate("mailward_findings_total", "rule"), "{{rule}}"), size=(8, 8),

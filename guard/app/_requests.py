@@ -218,13 +218,22 @@ class Requests:
             raise ControlError(_WRONG, f"by: expected one of {', '.join(_BY)}")
         if type(limit) is not int or limit < 1:
             raise ControlError(_WRONG, "limit: expected a number of accounts above 0")
-        traffic = self._engine.traffic
-        if traffic is None:
-            raise ControlError(_NOT_SO, "mail is not counted: exporters.mail is false")
-        rows = traffic.senders.top(time.time(), self._geo.country if self._geo.databases.files else None)
-        rows.sort(key=lambda row: getattr(row, _BY[by]), reverse=True)  # stable: then by messages
-        accounts = [{**row._asdict(), "account": readable(row.account)} for row in rows[:limit]]
-        return {"schema": "mailward.top/1", "seconds": 3600, "count": len(rows), "accounts": accounts}
+        traffic, now = self._engine.traffic, time.time()
+        count = accounts = None
+        if traffic is not None:
+            rows = traffic.senders.top(now, self._geo.country if self._geo.databases.files else None)
+            rows.sort(key=lambda row: getattr(row, _BY[by]), reverse=True)  # stable: then by messages
+            count = len(rows)
+            accounts = [{**row._asdict(), "account": readable(row.account)} for row in rows[:limit]]
+        targets = self._engine.attacked.top(now)
+        return {
+            "schema": "mailward.top/1",
+            "seconds": 3600,
+            "count": count,
+            "accounts": accounts,
+            "attacked_count": len(targets),
+            "attacked": [{**row._asdict(), "account": readable(row.account)} for row in targets[:limit]],
+        }
 
     async def _done(self, actions: Sequence[Action]) -> object:
         """Wait for the firewall; return what was done, each with the reason where it was not."""

@@ -84,6 +84,7 @@ class View:
             reload_ok=self.reload_ok,
             fleet=None if fleet is None else FleetState(fleet.up, fleet.alive(), fleet.pending, fleet.lost),
             countries=(self._geo.bans, self._geo.banned) if self._geo.databases.files else None,
+            attacked=self._engine.attacked.networks(time.time()),
         )
 
     def ready(self) -> tuple[bool, dict[str, object]]:

@@ -28,7 +28,7 @@ _COMMANDS: Final = {
     "deny": ("guard.cli.lists:deny", "List, add or remove nets that are always banned."),
     "origins": ("guard.cli.origins:origins", "Show where the bans in force come from."),
     "status": ("guard.cli.status:status", "Show how the daemon does."),
-    "top": ("guard.cli.top:top", "List the accounts that send most."),
+    "top": ("guard.cli.top:top", "List the accounts that send most, and that are guessed at most."),
     "check": ("guard.cli.check:check", "Check the configuration."),
     "doctor": ("guard.cli.doctor:doctor", "Look at what makes a guard useless on this host."),
 }

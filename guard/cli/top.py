@@ -1,4 +1,4 @@
-"""`mailward top`: the accounts that sent most over the last hour."""
+"""`mailward top`: the accounts that sent most over the last hour, and those that were guessed at most."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ def top(
 ) -> int:
     """List the accounts that logged in to send, most active first, over the last hour: a stolen one stands on top.
 
+    Then those for which logins failed, from most client networks first: one under attack from everywhere stands on top.
+
     For example:
 
     mailward top --by networks
 
     Args:
-        by: What to sort by: messages, distinct recipients, or client networks (/24, /48).
-        limit: How many accounts to show, at most 10000.
+        by: What to sort those that send by: messages, distinct recipients, or client networks (/24, /48).
+        limit: How many accounts to show of each, at most 10000.
         config: The daemon's configuration, for its socket.
         format: How to show it; json is one object, schema mailward.top/1.
     """
@@ -41,6 +43,18 @@ def top(
 
 
 def _show(found: dict[str, Any]) -> None:
+    from guard.cli._tables import Column, output, table  # noqa: PLC0415 - loads rich
+
+    if found["accounts"] is None:
+        output().print("mail is not counted: exporters.mail is false")
+    else:
+        _show_senders(found)
+    rows = [(row["account"], row["networks"], row["failures"]) for row in found["attacked"]]
+    table((Column("account"), Column("networks", right=True), Column("failed logins", right=True)), rows)
+    output().print(f"{found['attacked_count']} accounts were guessed at in the last hour")
+
+
+def _show_senders(found: dict[str, Any]) -> None:
     from guard.cli._tables import Column, output, table  # noqa: PLC0415 - loads rich
 
     rows = [

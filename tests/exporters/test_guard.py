@@ -45,6 +45,8 @@ CONTRACT = {
     "mailward_tracked": ("gauge", {"kind"}),
     "mailward_evicted": ("counter", {"kind"}),
     "mailward_ignored": ("counter", {"reason"}),
+    "mailward_attacked_accounts": ("gauge", {"above"}),
+    "mailward_attacked_busiest_networks": ("gauge", set()),
     "mailward_source_up": ("gauge", {"source"}),
     "mailward_source_lost": ("counter", {"source"}),
     "mailward_store_up": ("gauge", set()),

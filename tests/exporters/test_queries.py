@@ -199,7 +199,7 @@ SHOWS = {
     ("overview", 11): "> 0", ("overview", 13): "> 0", ("overview", 14): "1", ("overview", 15): "1",
     ("attack", 1): "> 0", ("attack", 2): "> 0", ("attack", 3): "> 0", ("attack", 5): "> 0", ("attack", 6): "> 0",
     ("attack", 7): "> 0", ("attack", 8): "> 0", ("attack", 9): "> 0", ("attack", 10): "> 0", ("attack", 12): "> 0",
-    ("attack", 13): "> 0", ("attack", 14): "> 0", ("attack", 17): "> 0",
+    ("attack", 13): "> 0", ("attack", 14): "> 0", ("attack", 17): "> 0", ("attack", 18): "> 0", ("attack", 19): "> 0",
     ("internals", 1): "1", ("internals", 2): "1", ("internals", 3): "1", ("internals", 4): "1", ("internals", 5): "> 0",
     ("internals", 7): "> 0", ("internals", 10): "> 0", ("internals", 12): "> 0", ("internals", 13): "> 0",
     ("internals", 14): "0", ("internals", 18): "> 0", ("internals", 20): "1", ("internals", 21): "1",

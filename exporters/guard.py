@@ -117,7 +117,7 @@ class Snapshot(NamedTuple):
     countries: tuple[Mapping[str, int], Mapping[str, int]] | None = None  # bans decided, bans in force
     attacked: Sequence[
         int
-    ] = ()  # of each account that somebody guesses at, from how many networks in the last hour
+    ] = ()  # from how many networks in the last hour, of each account that is guessed at
 
 
 class GuardCollector(Collector):

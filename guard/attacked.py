@@ -2,37 +2,44 @@
 
 A guesser with many networks stays below every ban: what shows him is the account.  Nothing is saved: after a restart
 the hour begins with the first failure.  A name is an attacker's text, and need not be anybody's, so memory is bounded:
-MAX_ACCOUNTS, MAX_NETWORKS of each (/24, /48), exact up to there, and MAX_REMEMBERED networks in all; where there is no
-room, those attacked longest ago go, those with few networks first.  Times are the log's.
+MAX_ACCOUNTS, and of each PLACES bytes once a second network has failed.  Times are the log's.
+
+How many networks (/24, /48) there are is estimated from how many of these places they fall into (linear counting: Whang,
+Vander-Zanden, Taylor 1990): of ten one too few in one case of fifty and never too many; about 1 % up to a thousand.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Final, NamedTuple
 
-from mypy_extensions import mypyc_attr
+from mypy_extensions import i64, mypyc_attr
 
 from guard import addresses
 from guard.bounded import Bounded, Entry
 from guard.senders import MAX_ACCOUNTS, STEP
 from guard.tally import one_name
 
-MAX_NETWORKS: Final = 256
-MAX_REMEMBERED: Final = 200_000
-_STEPS: Final = 13  # the hour is this step and the twelve before it
-_FEW: Final = 3  # networks: people move between so many
-_COUNT: Final = 1 << 32  # a network's value is its newest step times this, plus its failures
+PLACES: Final = 2048
+_STEPS: Final = 13  # the hour is this step of STEP seconds and the twelve before it
+_MARKS: Final = 255  # a place holds its newest step, modulo this, plus one; 0: none
+_SWEEP: Final = 200  # steps after which what is over is wiped out, before its mark is taken for a new one
+_FEW: Final = 64  # places in use up to which two networks in one are left out of account
+_MASK: Final = 0x7FFFFFFF
+_SPREAD: Final = 1_327_217_885  # 2^31 divided by the golden ratio
 
 
 @mypyc_attr(acyclic=True)
 class Target(Entry):
     """One account; a step is a number of STEPs since the epoch."""
 
-    __slots__ = ("networks", "pruned")
+    __slots__ = ("first", "places", "step", "swept")
 
-    def __init__(self, step: int) -> None:
-        self.pruned = step
-        self.networks: dict[str, int] = {}
+    def __init__(self, place: i64, step: i64) -> None:
+        self.first: i64 = place  # of its one network: most names have no other
+        self.step: i64 = step  # the newest
+        self.swept: i64 = step
+        self.places: bytearray | None = None
 
     def fields(self) -> tuple[str, ...]:
         """Nothing of it is saved."""
@@ -40,17 +47,52 @@ class Target(Entry):
 
     def worth_keeping(self, at: float) -> bool:
         """A flood of names from one network must not hide an account that several guess at."""
-        self.prune(int(at / STEP))
-        return len(self.networks) > 1
+        return self.places is not None and int(at / STEP) - self.step < _STEPS
 
-    def prune(self, step: int) -> None:
-        """Forget networks that have not failed for an hour."""
-        if step <= self.pruned:
+    def failed(self, place: i64, step: i64) -> None:
+        """Note a network by its place."""
+        if step >= self.step + _STEPS:  # it was quiet for an hour
+            self.first, self.step, self.swept, self.places = place, step, step, None
             return
-        self.pruned = step
-        oldest = (step - _STEPS + 1) * _COUNT
-        for network in [network for network, value in self.networks.items() if value < oldest]:
-            del self.networks[network]
+        if step <= self.step - _STEPS:
+            return
+        places = self.places
+        if places is None:
+            if place == self.first:
+                self.step = max(self.step, step)
+                return
+            places = self.places = bytearray(PLACES)
+            places[self.first] = self.step % _MARKS + 1
+            self.swept = self.step
+        if step > self.step:
+            self.step = step
+            if step - self.swept >= _SWEEP:
+                self._sweep(places)
+        elif step < self.step and places[place] and self._age(places[place]) < self.step - step:
+            return
+        places[place] = step % _MARKS + 1
+
+    def networks(self, step: i64) -> int:
+        """Return about how many networks failed in the hour up to `step`."""
+        newest = max(step, self.step)
+        if newest >= self.step + _STEPS:
+            return 0
+        places = self.places
+        if places is None:
+            return 1
+        used = 0
+        for n in range(_STEPS):
+            used += places.count((newest - n) % _MARKS + 1)
+        return used if used < _FEW else round(-PLACES * math.log1p(-min(used, PLACES - 1) / PLACES))
+
+    def _age(self, mark: int) -> int:
+        return (self.step - (mark - 1)) % _MARKS
+
+    def _sweep(self, places: bytearray) -> None:
+        self.swept = self.step
+        for place, mark in enumerate(places):
+            if mark and self._age(mark) >= _STEPS:
+                places[place] = 0
 
 
 class Attacked(NamedTuple):
@@ -58,100 +100,61 @@ class Attacked(NamedTuple):
 
     account: str
     networks: int
-    failures: int  # from these networks, of each since its last quiet hour
 
 
 class Targets:
-    """The accounts; `evicted` says how many were forgotten to make room."""
+    """The accounts; `accounts.evicted` says how many were forgotten to make room."""
 
-    __slots__ = ("_dropped", "_remembered", "_room", "accounts")
+    __slots__ = ("accounts",)
 
-    def __init__(self, limit: int = MAX_ACCOUNTS, room: int = MAX_REMEMBERED) -> None:
+    def __init__(self, limit: int = MAX_ACCOUNTS) -> None:
         self.accounts: Bounded[Target] = Bounded("attacked", limit, _STEPS * STEP, keep=False)
-        self._dropped = 0
-        self._room = room
-        self._remembered = 0  # networks, at most: those forgotten since the last count among them
 
-    def failed(self, user: str, ip: str, at: float, n: int) -> None:
-        """Count a failed login that named `user` (`n` = 1), or take one back (`n` = -1)."""
+    def failed(self, user: str, ip: str, at: float) -> None:
+        """Count a failed login that named `user`."""
         name = one_name(user)
-        dot = ip.rfind(".")
-        network = ip[:dot] if dot > 0 else _network6(ip)  # the text before the last dot is IPv4's /24
         account = self.accounts.get(name)
-        if account is not None:
-            value = account.networks.get(network, 0)
-            if value:
-                self._again(account, network, value, at, n)
-                return
-        if n < 0:
-            return
-        step = int(at / STEP)
-        if self._remembered >= self._room:
-            self._make_room(step)
-            account = self.accounts.get(name)
         if account is None:
-            account = Target(step)
-            self.accounts.put(name, account, at)
-        elif step > account.pruned:
-            account.prune(step)
-        if step <= account.pruned - _STEPS or len(account.networks) >= MAX_NETWORKS:
-            return
-        self._remembered += 1
-        account.networks[network] = step * _COUNT + 1
-
-    def _again(self, account: Target, network: str, value: int, at: float, n: int) -> None:
-        step, failures = value // _COUNT, value % _COUNT
-        newest = int(at / STEP)
-        if n < 0:
-            newest = step
-            if failures <= 1:
-                del account.networks[network]
-                return
-        elif newest - step >= _STEPS:
-            failures = 0  # it was quiet for an hour
-        account.networks[network] = max(newest, step) * _COUNT + min(failures + n, _COUNT - 1)
-
-    def _make_room(self, step: int) -> None:
-        """Forget what is over; then whom few attack, then anybody, the longest ago first, until a quarter is free."""
-        items = self.accounts.items()
-        self._remembered = 0
-        for _, account in items:
-            account.prune(step)
-            self._remembered += len(account.networks)
-        for most in (0, _FEW, MAX_NETWORKS):
-            for name, account in items:
-                held = len(account.networks)
-                if held <= most and (not held or self._remembered > self._room // 4 * 3):
-                    if self.accounts.take(name) is not None and held:
-                        self._dropped += 1
-                    self._remembered -= held
-                    account.networks = {}
-
-    def evicted(self) -> int:
-        """Return how many accounts were forgotten to make room."""
-        return self.accounts.evicted + self._dropped
+            self.accounts.put(name, Target(_place(ip), int(at / STEP)), at)
+        else:
+            account.failed(_place(ip), int(at / STEP))
 
     def networks(self, now: float) -> list[int]:
         """Return from how many networks each account was attacked over the last hour, in no order."""
-        step = int(now / STEP)
-        found = []
-        for account in self.accounts.values():
-            account.prune(step)
-            if account.networks:
-                found.append(len(account.networks))
-        return found
+        step: i64 = int(now / STEP)
+        return [n for n in [account.networks(step) for account in self.accounts.values()] if n]
 
     def top(self, now: float) -> list[Attacked]:
         """Return every account attacked over the last hour, most networks first."""
-        step = int(now / STEP)
-        found = []
-        for name, account in self.accounts.items():
-            account.prune(step)
-            if account.networks:
-                failures = sum([value % _COUNT for value in account.networks.values()])
-                found.append(Attacked(name, len(account.networks), failures))
-        found.sort(key=_rank)
-        return found
+        step: i64 = int(now / STEP)
+        found = [Attacked(name, account.networks(step)) for name, account in self.accounts.items()]
+        return sorted([row for row in found if row.networks], key=_rank)
+
+
+def _place(ip: str) -> i64:
+    """Return the place of an address' network, 0 to PLACES - 1."""
+    size: i64 = len(ip)
+    folded: i64 = 0
+    dots: i64 = 0
+    at: i64 = 0
+    while at < size:
+        c = ord(ip[at])
+        if c == 58:  # ":"
+            return _place6(ip)
+        if c == 46:  # "."
+            dots += 1
+            if dots == 3:
+                break
+        folded = (folded * 31 + c) & _MASK
+        at += 1
+    return (folded * _SPREAD >> 16) & (PLACES - 1)
+
+
+def _place6(ip: str) -> i64:
+    folded: i64 = 0
+    for c in _network6(ip):
+        folded = (folded * 31 + ord(c)) & _MASK
+    return (folded * _SPREAD >> 16) & (PLACES - 1)
 
 
 def _network6(ip: str) -> str:
@@ -163,5 +166,5 @@ def _network6(ip: str) -> str:
     return head
 
 
-def _rank(row: Attacked) -> tuple[int, int, str]:
-    return -row.networks, -row.failures, row.account
+def _rank(row: Attacked) -> tuple[int, str]:
+    return -row.networks, row.account

@@ -226,7 +226,7 @@ class Engine(Elsewhere):
         hosts = [host for _, host in self._sessions.ledger.books()]
         evicted = self.stats.evicted.values
         evicted["address",] = self._tally.sources.evicted + self._brute.windows.evicted
-        evicted["attacked",] = self.attacked.evicted()
+        evicted["attacked",] = self.attacked.accounts.evicted
         evicted["session",] = sum(host.sessions.evicted for host in hosts)
         self._reader.flush()
         return {

@@ -101,8 +101,8 @@ class Judge:
         if source.role == bans.ALLOWED:
             stats.ignored.add(("allowed",))
             return
-        if attempt.user is not None:
-            self.attacked.failed(attempt.user, attempt.ip, attempt.at, attempt.n)
+        if attempt.user is not None and attempt.n > 0:
+            self.attacked.failed(attempt.user, attempt.ip, attempt.at)
         net = source.net
         notices = self.notices
         if notices is not None and (attempt.n < 0 or attempt.at > self.newest - self._policy.window):

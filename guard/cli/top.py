@@ -49,8 +49,8 @@ def _show(found: dict[str, Any]) -> None:
         output().print("mail is not counted: exporters.mail is false")
     else:
         _show_senders(found)
-    rows = [(row["account"], row["networks"], row["failures"]) for row in found["attacked"]]
-    table((Column("account"), Column("networks", right=True), Column("failed logins", right=True)), rows)
+    rows = [(row["account"], row["networks"]) for row in found["attacked"]]
+    table((Column("account"), Column("networks that failed", right=True)), rows)
     output().print(f"{found['attacked_count']} accounts were guessed at in the last hour")
 
 

@@ -90,8 +90,8 @@ class Target(Entry):
 
     def _sweep(self, places: bytearray) -> None:
         self.swept = self.step
-        for place, mark in enumerate(places):
-            if mark and self._age(mark) >= _STEPS:
+        for place in range(PLACES):
+            if places[place] and self._age(places[place]) >= _STEPS:
                 places[place] = 0
 
 

@@ -18,8 +18,8 @@ HANDSHAKE: Final = 10.0  # seconds
 HOLD: Final = (
     0.25  # seconds without reading when we stop: a sender at full speed then fills all there is to fill
 )
-HOLD_AGAIN: Final = 1.0  # seconds of reading after which who sends still is held again, for twice as long ...
-HOLD_MOST: Final = 4.0  # ... up to this: 7.75 s of FAREWELL in all
+HOLD_AGAIN: Final = 1.0  # seconds of reading after which who sends still is held again, thrice as long ...
+HOLD_MOST: Final = 7.0  # ... up to this: 10 s of FAREWELL in all
 RECENT: Final = 0.2  # seconds since a stream brought something that make it one that sends still
 SILENCE: Final = 2.0  # when none of them has sent anything for so long, they have ended it
 
@@ -105,7 +105,7 @@ class Streams(Listener):
             if hold <= HOLD_MOST and now - held >= HOLD_AGAIN and now - self._heard <= RECENT:
                 await self._hold(hold)
                 self._heard = held = time.monotonic()
-                hold *= 2
+                hold *= 3
             else:
                 await asyncio.wait(self._served, timeout=RECENT / 2)
 

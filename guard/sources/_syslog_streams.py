@@ -18,9 +18,6 @@ HANDSHAKE: Final = 10.0  # seconds
 HOLD: Final = (
     0.25  # seconds without reading when we stop: a sender at full speed then fills all there is to fill
 )
-HOLD_AGAIN: Final = 1.0  # seconds of reading after which who sends still is held again, for twice as long ...
-HOLD_MOST: Final = 4.0  # ... up to this: 7.75 s of FAREWELL in all
-RECENT: Final = 0.2  # seconds since a stream brought something that make it one that sends still
 SILENCE: Final = 2.0  # when none of them has sent anything for so long, they have ended it
 
 
@@ -94,31 +91,20 @@ class Streams(Listener):
         """Tell the senders that we go, and take what they have sent; rsyslog and syslog-ng keep the rest for our successor.
 
         Who sends without a pause looks for our farewell only where it cannot go on: so nothing is read for a moment.
-        How much there is to fill, and how fast it is filled, nobody knows beforehand (megabytes; a busy machine): who
-        sends on is held again, for longer.  What is under way when FAREWELL ends would be lost, and not counted.
         """
-        hold, held, began = HOLD, -HOLD_AGAIN, time.monotonic()
-        self._heard = began
-        while self._served and (now := time.monotonic()) - began < FAREWELL:
-            if now - self._heard > SILENCE and not self._stalled:
-                break  # Docker's driver, for one, never looks; what it had sent is read
-            if hold <= HOLD_MOST and now - held >= HOLD_AGAIN and now - self._heard <= RECENT:
-                await self._hold(hold)
-                self._heard = held = time.monotonic()
-                hold *= 2
-            else:
-                await asyncio.wait(self._served, timeout=RECENT / 2)
-
-    async def _hold(self, seconds: float) -> None:
-        """Say farewell to every sender and read nothing."""
         self._reading.clear()
         for transport in self._served.values():
             if transport is not None and not transport.is_closing():
                 connection = transport.get_extra_info("socket")
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_WR)  # below TLS, which has no such thing
-        await asyncio.wait(self._served, timeout=seconds)
+        await asyncio.sleep(HOLD)
         self._reading.set()
+        self._heard = began = time.monotonic()
+        while self._served and time.monotonic() - began < FAREWELL:
+            if time.monotonic() - self._heard > SILENCE and not self._stalled:
+                break  # Docker's driver, for one, never looks; what it had sent is read
+            await asyncio.wait(self._served, timeout=SILENCE / 10)
 
     async def _serve(self, connection: socket.socket, put: Put) -> None:
         """Read one connection to its end; its trouble is its own."""

@@ -6,12 +6,10 @@ import itertools
 import os
 import random
 import re
-import select
 import socket
 import ssl
 import stat
 import subprocess
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -259,54 +257,6 @@ async def test_it_can_be_made_again_at_once_and_senders_see_it_go(url, monkeypat
             with dial(url) as other:
                 other.sendall(BSD + b"\n")
                 await again.until(lambda: again.lines == [HEADLESS])
-
-
-async def test_a_sender_that_looks_only_where_it_cannot_go_on_notices_however_slowly_it_fills_its_buffers(
-    monkeypatch,
-):
-    for name, seconds in {"HOLD": 0.02, "HOLD_AGAIN": 0.05, "FAREWELL": 20.0}.items():
-        monkeypatch.setattr(f"guard.sources._syslog_streams.{name}", seconds)
-    sent = 0
-    noticed = False
-    over = threading.Event()
-
-    def busy(out: socket.socket) -> None:
-        """Send some MB/s, as syslog-ng does: what has come is looked at where a write would block."""
-        nonlocal sent, noticed
-        lines = b"".join(b"<22>" + HEADLESS + b" %04d\n" % n for n in range(10, 110))
-        out.setblocking(False)
-        while not over.is_set():
-            rest = lines
-            while rest and not noticed:
-                try:
-                    rest = rest[out.send(rest) :]
-                except BlockingIOError:
-                    if select.select([out], [out], [], 1.0)[0]:
-                        noticed = True
-                        out.setblocking(True)
-                        out.sendall(rest)
-                        rest = b""
-            sent += 100
-            if noticed:
-                return
-            time.sleep(len(lines) / 4e6)
-
-    url = f"tcp://127.0.0.1:{free()}"
-    async with Listening(url) as listening:
-        out = dial(url)
-        out.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
-
-        def run() -> None:
-            with out, contextlib.suppress(OSError):  # cut off
-                busy(out)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        await listening.has(1000)
-    over.set()
-    await asyncio.to_thread(thread.join)
-    assert noticed
-    assert (len(listening.lines), listening.source.health().lost) == (sent, 0)
 
 
 async def test_several_addresses(tmp_path):

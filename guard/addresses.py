@@ -131,6 +131,21 @@ def widen(address: str, prefix4: int, prefix6: int) -> str:
     return text_of(number(address), prefix6, 128)
 
 
+def vicinity(address: str) -> str:
+    """Return a text for the /24 or /48 that holds the canonical `address`, found without arithmetic where that is possible.
+
+    It is what all addresses of the net begin with, up to the last dot or with the third colon, else the net.
+    """
+    dot = address.rfind(".")
+    if dot > 0 and ":" not in address:
+        return address[:dot]
+    end = address.find(":", address.find(":", address.find(":") + 1) + 1)
+    head = address[: end + 1]
+    if end < 0 or "::" in head or ":0:" in head:  # a zero may be written in two ways
+        return widen(address, 24, 48)
+    return head
+
+
 def text_of(value: int, width: int, bits: int) -> str:
     """Return the net of a width around the address `value` as canonical CIDR; `bits` is 32 for IPv4, 128 for IPv6."""
     start = value >> (bits - width) << (bits - width)

@@ -152,18 +152,9 @@ def _place(ip: str) -> i64:
 
 def _place6(ip: str) -> i64:
     folded: i64 = 0
-    for c in _network6(ip):
+    for c in addresses.vicinity(ip):
         folded = (folded * 31 + ord(c)) & _MASK
     return (folded * _SPREAD >> 16) & (PLACES - 1)
-
-
-def _network6(ip: str) -> str:
-    """Return what stands for the /48 of an address: its first three groups where no zero may be written in two ways."""
-    end = ip.find(":", ip.find(":", ip.find(":") + 1) + 1)
-    head = ip[: end + 1]
-    if end < 0 or "::" in head or ":0:" in head:
-        return addresses.widen(ip, 24, 48)
-    return head
 
 
 def _rank(row: Attacked) -> tuple[int, str]:

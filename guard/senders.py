@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from mypy_extensions import mypyc_attr
+from mypy_extensions import i64, mypyc_attr
 
 from guard.bounded import Bounded, Entry
 
@@ -32,10 +32,10 @@ class Account(Entry):
 
     __slots__ = ("bucket", "counts", "name", "networks", "pruned", "whom")
 
-    def __init__(self, name: str, bucket: int) -> None:
+    def __init__(self, name: str, bucket: i64) -> None:
         self.name = name
-        self.bucket = bucket  # the newest one
-        self.pruned = bucket
+        self.bucket: i64 = bucket  # the newest one
+        self.pruned: i64 = bucket
         self.counts = [0] * (3 * _RING)  # messages, recipients and bounces by bucket
         self.whom: dict[str, int] = {}  # recipient -> bucket in which it was last written to
         self.networks: dict[str, int] = {}
@@ -90,15 +90,17 @@ class Senders:
 
     def sent(self, user: str, network: str, at: float, recipients: int) -> Account:
         """Count a message that `user` sent from `network`; return the account."""
-        name = user.lower()[:_NAME]
-        bucket = int(at / STEP)
-        account = self.accounts.get(name)
+        bucket: i64 = int(at / STEP)
+        account = self.accounts.get(user)  # mostly it is written as we keep it
         if account is None:
-            account = Account(name, bucket)
-            self.accounts.put(name, account, at)
+            name = user.lower()[:_NAME]
+            account = self.accounts.get(name)
+            if account is None:
+                account = Account(name, bucket)
+                self.accounts.put(name, account, at)
         if bucket > account.bucket:
             account.advance(bucket)
-        place = account.bucket % _RING
+        place: i64 = account.bucket % _RING
         account.counts[place] += 1
         account.counts[place + _RING] += recipients
         if network and (network in account.networks or len(account.networks) < MAX_NETWORKS):
@@ -161,11 +163,18 @@ class Senders:
             if network not in self._places:
                 if len(self._places) >= _PLACES:
                     self._places.clear()
-                self._places[network] = geo(network.partition("/")[0])
+                self._places[network] = geo(_address(network))
             country = self._places[network]
             if country is not None:
                 found.add(country)
         return len(found)
+
+
+def _address(network: str) -> str:
+    """Return the first address of a network, of which guard.addresses.vicinity gave the head."""
+    return (
+        network.partition("/")[0] if "/" in network else f"{network}.0" if "." in network else f"{network}:"
+    )
 
 
 def _rank(sender: Sender) -> tuple[int, str]:

@@ -164,7 +164,7 @@ class Traffic:
         self, key: str, at: float, protocol: i64, user: str | None = None, ip: str | None = None
     ) -> None:
         """A message begins to come in, `user` has logged in for it."""
-        network = "" if user is None or ip is None else _network(ip)
+        network = "" if user is None or ip is None else addresses.vicinity(ip)
         self.messages.put(key, Message(at, protocol, user, network), at)
 
     def queued(self, message: Message, at: float, recipients: int) -> None:
@@ -243,12 +243,6 @@ class Traffic:
     def web_seconds(self) -> dict[str, Histogram]:
         """Return what SOGo's requests took, by protocol."""
         return {name: self.seconds[n].histogram() for n, name in enumerate(WEB)}
-
-
-def _network(ip: str) -> str:
-    """Return the /24 or /48 of a canonical address."""
-    dot = ip.rfind(".")
-    return f"{ip[:dot]}.0/24" if dot > 0 and ":" not in ip else addresses.widen(ip, 24, 48)
 
 
 def _counter(names: tuple[str, ...], counts: list[Count]) -> Counter:

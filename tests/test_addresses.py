@@ -174,3 +174,11 @@ def test_memory_is_bounded():
         addresses.read(f"x{n}")
     assert len(addresses._read) <= 1 << 17
     assert addresses.read("198.51.100.7") == "198.51.100.7"
+
+
+@given(st.lists(V4 | V6, min_size=2, max_size=5))
+@example([ip_address("0:db8:1::"), ip_address("0:db8:1:1::1"), ip_address("::1"), ip_address("::2:0:0:0:1")])
+@example([ip_address("198.51.100.7"), ip_address("198.51.100.8"), ip_address("198.51.10.7")])
+def test_a_vicinity_stands_for_one_net(ips):
+    both = {(addresses.widen(ip, 24, 48), addresses.vicinity(ip)) for ip in map(canonical, ips)}
+    assert len({net for net, _ in both}) == len({text for _, text in both}) == len(both)

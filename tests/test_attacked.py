@@ -10,13 +10,10 @@ import tracemalloc
 import urllib.request
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from exporters import exposition, registry_of
 from exporters.guard import GuardCollector, Snapshot
-from guard.addresses import read, widen
-from guard.attacked import PLACES, Targets, _network6
+from guard.attacked import PLACES, Targets
 from guard.clock import Clock
 from guard.engine import Engine
 from guard.model import Policy
@@ -56,18 +53,6 @@ def test_addresses_of_one_network_are_one():
         *(rejected(ip, "bob") for ip in ("2001:db8:1:2::7", "2001:db8:1:3::7", "2001:db8:2::7")),
     )
     assert seen(guard) == {"alice": 2, "bob": 2}
-
-
-@given(
-    st.lists(
-        st.lists(st.sampled_from([0, 0, 1, 0x2001, 0xDB8]), min_size=8, max_size=8), min_size=2, max_size=5
-    )
-)
-def test_addresses_of_one_48_are_one_and_of_two_are_two(addresses):
-    """However their zeros are written."""
-    found = [read(":".join(f"{group:x}" for group in groups)) for groups in addresses]
-    both = [(widen(ip, 24, 48), _network6(ip)) for ip in found if ip is not None and ":" in ip]
-    assert len({net for net, _ in both}) == len({text for _, text in both}) == len(set(both))
 
 
 def test_a_name_in_other_letters_is_the_same_account_and_may_hold_any_bytes():

@@ -81,15 +81,19 @@ def micros(text: str, at: i64, end: i64) -> tuple[i64, i64]:
         at += 1
     if at == begin:
         return -1, begin
-    value *= _MILLION
-    if at < end and ord(text[at]) == 46:  # "."
-        unit: i64 = 100_000
+    if at >= end or ord(text[at]) != 46:  # "."
+        return value * _MILLION, at
+    at += 1
+    missing: i64 = 6  # digits of a microsecond
+    while at < end:
+        c = ord(text[at])
+        if c < 48 or c > 57:
+            break
+        if missing > 0:
+            value = value * 10 + (c - 48)
+            missing -= 1
         at += 1
-        while at < end:
-            c = ord(text[at])
-            if c < 48 or c > 57:
-                break
-            value += (c - 48) * unit
-            unit //= 10
-            at += 1
+    while missing > 0:
+        value *= 10
+        missing -= 1
     return value, at

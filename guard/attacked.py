@@ -33,13 +33,14 @@ _SPREAD: Final = 1_327_217_885  # 2^31 divided by the golden ratio
 class Target(Entry):
     """One account; a step is a number of STEPs since the epoch."""
 
-    __slots__ = ("first", "places", "step", "swept")
+    __slots__ = ("counts", "first", "places", "step", "swept")
 
     def __init__(self, place: i64, step: i64) -> None:
         self.first: i64 = place  # of its one network: most names have no other
         self.step: i64 = step  # the newest
         self.swept: i64 = step
         self.places: bytearray | None = None
+        self.counts: list[int] = []  # by step, modulo _STEPS: places whose newest step it is
 
     def fields(self) -> tuple[str, ...]:
         """Nothing of it is saved."""
@@ -63,29 +64,37 @@ class Target(Entry):
                 return
             places = self.places = bytearray(PLACES)
             places[self.first] = self.step % _MARKS + 1
+            self.counts = [0] * _STEPS
+            self.counts[self.step % _STEPS] = 1
             self.swept = self.step
         if step > self.step:
+            for n in range(self.step + 1, step + 1):
+                self.counts[n % _STEPS] = 0
             self.step = step
             if step - self.swept >= _SWEEP:
                 self._sweep(places)
-        elif step < self.step and places[place] and self._age(places[place]) < self.step - step:
-            return
+        if places[place]:
+            known = self.step - self._age(places[place])
+            if known >= step:
+                return
+            if known > self.step - _STEPS:
+                self.counts[known % _STEPS] -= 1
         places[place] = step % _MARKS + 1
+        self.counts[step % _STEPS] += 1
 
     def networks(self, step: i64) -> int:
         """Return about how many networks failed in the hour up to `step`."""
         newest = max(step, self.step)
         if newest >= self.step + _STEPS:
             return 0
-        places = self.places
-        if places is None:
+        if self.places is None:
             return 1
         used = 0
-        for n in range(_STEPS):
-            used += places.count((newest - n) % _MARKS + 1)
+        for n in range(newest - _STEPS + 1, self.step + 1):
+            used += self.counts[n % _STEPS]
         return used if used < _FEW else round(-PLACES * math.log1p(-min(used, PLACES - 1) / PLACES))
 
-    def _age(self, mark: int) -> int:
+    def _age(self, mark: i64) -> i64:
         return (self.step - (mark - 1)) % _MARKS
 
     def _sweep(self, places: bytearray) -> None:

@@ -27,6 +27,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     requires_namespaces()
     folder = Path(os.environ.get("MAILWARD_TEST_ARTIFACTS") or tmp_path_factory.mktemp("stack"))
     folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o755)  # services that are nobody read what lies in it: pytest's own folders are root's alone
+    folder.chmod(0o755)  # pytest makes it root's alone; services that are nobody read what lies in it
     with running(folder) as up:
         yield up

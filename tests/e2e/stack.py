@@ -108,7 +108,7 @@ class Stack:
         shows = {"certificate": "/ca/lab.pem", "privateKey": "/ca/lab.key", "httpPort": 80, "tlsPort": 443}
         (self.folder / "pebble.json").write_text(json.dumps({"pebble": {**listens, **shows}}))
 
-    def compose(self, *arguments: str, given: str | None = None, timeout: float = 900) -> str:
+    def compose(self, *arguments: str, given: str | None = None, timeout: float = 1500) -> str:
         """Run one command of `docker compose` and return what it wrote; CalledProcessError with its stderr."""
         command = ["docker", "compose", "--project-directory", str(ROOT), "--project-name", "mailward-e2e"]
         command += [
@@ -159,7 +159,7 @@ class Stack:
             return subprocess.CompletedProcess(command, error.returncode, error.stdout, error.stderr)
         return subprocess.CompletedProcess(command, 0, out, "")
 
-    def settle(self, patience: float = 240.0) -> None:
+    def settle(self, patience: float = 480.0) -> None:
         """Wait until every service with a health check is healthy; AssertionError with those that are not."""
         deadline = time.monotonic() + patience
         while unwell := [

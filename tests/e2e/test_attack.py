@@ -24,7 +24,7 @@ from tests.e2e.guessers import (
 )
 from tests.e2e.stack import DOMAIN, HERE4, HERE6, PUBLIC, Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]  # the first one builds every image
 
 NEEDED = 5
 ATTACKERS: dict[str, type[Guesser]] = {

@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.mail import ALICE, BOB, found, message, submit
 from tests.e2e.stack import HOST, Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 def test_a_browser_logs_in_and_reads_the_message(stack: Stack, passwords: dict[str, str]):

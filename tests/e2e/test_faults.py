@@ -16,7 +16,7 @@ from tests.e2e.guessers import ActiveSync, CalDav, Guesser, Imap, Pop3, Submissi
 from tests.e2e.mail import ALICE, BOB, message, submit, until
 from tests.e2e.stack import DOMAIN, HERE4, Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 RESTARTED = (
     "redis",

@@ -20,7 +20,7 @@ from tests.e2e.guessers import untrusting
 from tests.e2e.mail import ALICE, BOB, found, message, submit, until
 from tests.e2e.stack import DOMAIN, HERE4, HERE6, HOST, Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 EICAR = rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"
 # rspamd's test pattern for "add header" (enable_test_patterns): spam, but not enough of it to be refused.

@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.stack import HERE4, HERE6, HOST, NET4, NET6, PUBLIC, Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 GUARD = {4001, 9780}
 PUBLISHERS = {"nginx", "postfix", "dovecot"}

@@ -64,7 +64,7 @@ stack: ## bring up the mail stack of compose.yaml; needs .env (cp .env.example .
 			| awk '!($$2 == "exited" && $$NF == 0) && !($$2 == "running" && $$3 !~ /starting|unhealthy/) { print $$1 }'); \
 		[ -n "$$bad" ] || break; sleep 5; \
 	done; [ -z "$$bad" ] || { echo "not healthy:" $$bad "(docker compose logs NAME)" >&2; exit 3; }
-	@docker compose logs --no-log-prefix provision | grep '^first mailbox' | tail -1
+	@docker compose logs --no-log-prefix provision | grep -o 'first mailbox: .*' | tail -1 # compose may begin a line with an escape
 	@docker compose run --rm --no-deps -T --entrypoint sh setup -c \
 		'echo "webmail: https://$$MAIL_HOSTNAME/"; echo "publish in DNS, beside the addresses of $$MAIL_HOSTNAME:"; \
 		exec python3 -s /opt/setup/administration.py dns "$$MAIL_DOMAIN"'

@@ -129,6 +129,10 @@ def test_an_administrator_by_ssh_should_be_allowed(tmp_path, monkeypatch):
     assert results(_doctor._ssh(config(tmp_path, '[lists]\nallow = ["198.51.100.0/24"]\n'))) == ["ok"]
 
 
+def test_that_nothing_is_there_to_read_is_a_problem(tmp_path):
+    assert results(_doctor._sources(Config(), str(tmp_path))) == ["problem"]
+
+
 def test_exit_status_and_json(tmp_path):
     config(tmp_path, f'[control]\nsocket = "{tmp_path}/none.sock"\n')
     done = mailward("doctor", "--format", "json", "--config", str(tmp_path / "mailward.toml"))

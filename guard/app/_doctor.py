@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from guard.app._diagnosis import OK, PROBLEM, WARNING, Diagnosis, Verdict
 from guard.app._doctor_logs import sample
-from guard.config import Config, DockerTable, FileTable, JournalTable, RedisTable
+from guard.config import Config, ConfigError, DockerTable, FileTable, JournalTable, RedisTable
 from guard.control import ControlError
 from guard.control.client import ask
 from guard.firewall import FirewallError
@@ -146,10 +146,12 @@ def docker_settings(file: Path) -> Iterator[Verdict]:
         yield Verdict(OK, "the Docker engine's settings leave clients their addresses")
 
 
-def _sources(config: Config) -> Iterator[Verdict]:
-    tables = config.source or config.sources()
-    if not tables:
-        yield Verdict(PROBLEM, "there is no source to read", "name one in [[source]]")
+def _sources(config: Config, root: str = "/") -> Iterator[Verdict]:
+    try:
+        tables = config.sources(root)
+    except ConfigError as error:
+        yield Verdict(PROBLEM, f"there is nothing to read: {error}", "name it in [[source]]")
+        return
     for table in tables:
         if isinstance(table, FileTable):
             yield from sample(table.name, table.path, config.lists.trusted)

@@ -146,6 +146,13 @@ def vicinity(address: str) -> str:
     return head
 
 
+def first_of(found: str) -> str:
+    """Return the first address of the net for which `vicinity` found a text."""
+    if "/" in found:
+        return found.partition("/")[0]
+    return f"{found}:" if ":" in found else f"{found}.0"
+
+
 def text_of(value: int, width: int, bits: int) -> str:
     """Return the net of a width around the address `value` as canonical CIDR; `bits` is 32 for IPv4, 128 for IPv6."""
     start = value >> (bits - width) << (bits - width)

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from mypy_extensions import i64, mypyc_attr
 
+from guard import addresses
 from guard.bounded import Bounded, Entry
 
 CountryOf = Callable[[str], str | None]
@@ -163,18 +164,11 @@ class Senders:
             if network not in self._places:
                 if len(self._places) >= _PLACES:
                     self._places.clear()
-                self._places[network] = geo(_address(network))
+                self._places[network] = geo(addresses.first_of(network))
             country = self._places[network]
             if country is not None:
                 found.add(country)
         return len(found)
-
-
-def _address(network: str) -> str:
-    """Return the first address of a network, of which guard.addresses.vicinity gave the head."""
-    return (
-        network.partition("/")[0] if "/" in network else f"{network}.0" if "." in network else f"{network}:"
-    )
 
 
 def _rank(sender: Sender) -> tuple[int, str]:

@@ -31,7 +31,6 @@ MAX_MESSAGES: Final = 100_000
 _NAME: Final = 320  # characters of an address
 _QUEUED_FOR: Final = 6 * 86400.0  # maximal_queue_lifetime is 5 days
 MILLION: Final = 1_000_000
-_NEVER: Final = 1 << 60  # microseconds
 DELAYS: Final[tuple[float, ...]] = (
     0.1,
     0.5,
@@ -74,7 +73,7 @@ def _counts(size: int) -> list[Count]:
 class Spread:
     """A histogram over microseconds, filled without a float."""
 
-    __slots__ = ("_above", "_bounds", "_count", "_micros", "_upto", "bounds", "counts", "total")
+    __slots__ = ("_bounds", "_micros", "bounds", "counts", "total")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
@@ -82,25 +81,14 @@ class Spread:
         self._bounds: i64 = len(bounds)
         self.counts = _counts(len(bounds) + 1)
         self.total: i64 = 0
-        # Where the last one fell: the next one mostly falls there too.
-        self._count = self.counts[0]
-        self._above: i64 = _NEVER
-        self._upto: i64 = -_NEVER
 
     def add(self, micros: i64) -> None:
         """Count one."""
         self.total += micros
-        if micros > self._upto or micros <= self._above:
-            self._find(micros)
-        self._count.n += 1
-
-    def _find(self, micros: i64) -> None:
         place: i64 = 0
         while place < self._bounds and micros > self._micros[place]:
             place += 1
-        self._count = self.counts[place]
-        self._above = self._micros[place - 1] if place > 0 else -_NEVER
-        self._upto = self._micros[place] if place < self._bounds else _NEVER
+        self.counts[place].n += 1
 
     def histogram(self) -> Histogram:
         """Return it as the exporters know it."""

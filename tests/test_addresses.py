@@ -181,4 +181,5 @@ def test_memory_is_bounded():
 @example([ip_address("198.51.100.7"), ip_address("198.51.100.8"), ip_address("198.51.10.7")])
 def test_a_vicinity_stands_for_one_net(ips):
     both = {(addresses.widen(ip, 24, 48), addresses.vicinity(ip)) for ip in map(canonical, ips)}
+    assert all(addresses.first_of(text) == canonical(ip_network(net)[0]) for net, text in both)
     assert len({net for net, _ in both}) == len({text for _, text in both}) == len(both)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import socket
 import time
 import tracemalloc
 import urllib.request
@@ -17,7 +16,8 @@ from guard.attacked import PLACES, Targets
 from guard.clock import Clock
 from guard.engine import Engine
 from guard.model import Policy
-from tests.daemon import Daemon, failure, session
+from tests.daemon import failure, session
+from tests.exporters.test_live_guard import guard
 
 NOW = 1_795_640_000.0  # 25 November 2026, 20:53:20
 HOUR = 3600.0
@@ -141,9 +141,8 @@ def test_a_flood_of_names_hides_no_account_under_attack_and_takes_no_more_memory
         targets.failed("alice", f"198.51.{n}.7", NOW)
     sizes = []
     tracemalloc.start()
-    for n in range(
-        8 * limit
-    ):  # each name is forgotten before it comes again; what tally.py remembers is its own
+    # Each name is forgotten before it comes again; what tally.py remembers is its own.
+    for n in range(8 * limit):
         targets.failed(f"nobody{n % (3 * limit)}", "203.0.113.7", NOW + n / 1000)
         if n in {2 * limit, 8 * limit - 1}:
             sizes.append(tracemalloc.get_traced_memory()[0])
@@ -176,13 +175,8 @@ def test_the_gauges_are_there_from_the_start(networks, above):
 
 
 def test_a_live_guard_counts_them_and_names_them_only_in_the_list(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    daemon = Daemon(tmp_path)
-    daemon.configure(
-        f'[firewall]\nbackend = "none"\n[http]\nlisten = "127.0.0.1:{port}"\n[exporters]\nmail = false'
-    )
+    daemon, port = guard(tmp_path)
+    daemon.config.write_text(daemon.config.read_text() + "[exporters]\nmail = false\n")
     with daemon:
         at = time.time() - 2
         daemon.write(

@@ -30,7 +30,8 @@ def test_bans_in_the_kernel_outlive_the_state_that_knew_why(tmp_path, foreign):
             assert bans.keys() == before.keys()
             assert daemon.ask("bans")["foreign"] == []
             assert all(ban["enforced"] for ban in bans.values())
-            assert all(before[net] - 60 < ban["left"] <= before[net] for net, ban in bans.items())
+            # The kernel's time runs from its transaction: on a busy machine that is a moment after the decision.
+            assert all(before[net] - 60 < ban["left"] <= before[net] + 5 for net, ban in bans.items())
             assert {ban["reason"] for ban in bans.values()} == {"in force when the state was lost"}
             assert list(state.parent.glob("state.db.corrupt-*"))
             assert "the state was damaged" in daemon.said()

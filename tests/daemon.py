@@ -125,13 +125,20 @@ class Daemon:
                 if condition():
                     return
             assert self.process
-            assert self.process.poll() is None, f"it ended: {self.said()}"
+            status = self.process.poll()
+            assert status is None, f"it ended, status {status}: {self.said()}"
             assert time.monotonic() < deadline, f"not in {patience} s: {self.said()}"
             time.sleep(0.005)
 
     def ask(self, do: str, **more: object) -> Any:
-        """Send one request."""
-        return ask(self.socket, {"do": do, **more}, 10.0)
+        """Send one request; a failure tells how the daemon ended, where it did."""
+        try:
+            return ask(self.socket, {"do": do, **more}, 10.0)
+        except ControlError as error:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                if self.process:  # one that crashes has closed its socket before it can be waited for
+                    error.add_note(f"it ended, status {self.process.wait(1.0)}: {self.said()}")
+            raise
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command against it."""

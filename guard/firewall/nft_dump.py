@@ -25,7 +25,8 @@ _GET_ELEMENTS, _GET_GENERATION, _GET_OBJECTS = 13, 16, 19  # NFT_MSG_GETSETELEM,
 _INET: Final = struct.pack("=BBH", 1, 0, 0)  # struct nfgenmsg: NFPROTO_INET, version, resource
 _ELEMENTS: Final = 3  # NFTA_SET_ELEM_LIST_ELEMENTS; 1 is the table, 2 the set
 _KEY, _TIMEOUT, _EXPIRATION = 1, 4, 5  # NFTA_SET_ELEM_KEY, _TIMEOUT, _EXPIRATION (what is left, in ms)
-_TABLE_NAME, _TABLE_FLAGS, _OWNER = 1, 2, 2  # NFTA_TABLE_NAME, NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER
+_TABLE_NAME, _TABLE_FLAGS = 1, 2  # NFTA_TABLE_NAME, NFTA_TABLE_FLAGS
+OWNED: Final = 2  # NFT_TABLE_F_OWNER: only its owner's process may change that table
 _NAME, _DATA = 2, 4  # NFTA_OBJ_NAME, NFTA_OBJ_DATA
 _BYTES, _PACKETS = 1, 2  # NFTA_COUNTER_BYTES, NFTA_COUNTER_PACKETS
 _U64: Final = struct.Struct(">Q")
@@ -88,13 +89,13 @@ def counters(table: str) -> dict[str, Drops]:
     return found
 
 
-def tables() -> dict[str, bool]:
-    """Return the `inet` tables there are, and whether only their owner's process may change them."""
-    found: dict[str, bool] = {}
+def tables() -> dict[str, int]:
+    """Return the `inet` tables there are, and their flags."""
+    found: dict[str, int] = {}
     for _, message in netlink.dump(NETFILTER, SUBSYSTEM << 8 | _GET_TABLES, _INET):
         parts = dict(netlink.attributes(message, len(_INET)))
         name = parts[_TABLE_NAME].rstrip(b"\0").decode("utf-8", "replace")
-        found[name] = bool(int.from_bytes(parts.get(_TABLE_FLAGS, b""), "big") & _OWNER)
+        found[name] = int.from_bytes(parts.get(_TABLE_FLAGS, b""), "big")
     return found
 
 

@@ -90,6 +90,23 @@ def test_a_table_of_our_name_that_somebody_else_owns_is_said_to_be(opened, host)
     assert reasons(firewall, ban("198.51.100.7/32")) == {}
 
 
+def test_a_table_with_flags_is_woken_and_never_listed(opened, host):
+    """libnftables 1.0.6 uses freed memory for them: about every tenth listing was spoiled, or the last."""
+    firewall = opened()
+    wanted = {"198.51.100.7/32": ban("198.51.100.7/32")}
+    firewall.apply(list(wanted.values()), NOW)
+    host.nft("add table inet elsewhere { flags dormant; }")
+    for _ in range(30):
+        assert firewall.reconcile(wanted, NOW).structure == 0
+        host.nft("add table inet mailward { flags dormant; }")
+        assert firewall.reconcile(wanted, NOW).structure == 1
+    host.nft("delete table inet elsewhere")
+    for _ in range(30):
+        host.nft("add table inet mailward { flags dormant; }")
+        assert firewall.reconcile(wanted, NOW).structure == 1
+    assert "dormant" not in host.run("nft", "list", "table", "inet", "mailward")
+
+
 def test_opening_again_keeps_bans_and_counters_and_makes_no_rule_twice(opened, host):
     first = opened()
     first.apply([ban("198.51.100.7/32"), ban("2001:db8:1:2::/64"), ban("198.51.100.0/28")], NOW)

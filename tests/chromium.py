@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-PATIENCE = 30.0  # seconds for an answer; the machine may be busy
+PATIENCE = 60.0  # seconds for an answer; the machine may be busy
 # What nobody should see: a script's errors, what the policy blocked, what did not load.
 _COMPLAINTS = {"Runtime.exceptionThrown", "Log.entryAdded", "Audits.issueAdded", "Network.loadingFailed"}
 FLAGS = (
@@ -204,7 +204,7 @@ def chromium(folder: Path) -> Iterator[Browser]:
         for descriptor in (to, of):
             os.close(descriptor)
         try:
-            process.wait(10)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -133,7 +133,7 @@ class Daemon:
     def ask(self, do: str, **more: object) -> Any:
         """Send one request; a failure tells how the daemon ended, where it did."""
         try:
-            return ask(self.socket, {"do": do, **more}, 10.0)
+            return ask(self.socket, {"do": do, **more}, STARTS)
         except ControlError as error:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 if self.process:  # one that crashes has closed its socket before it can be waited for
@@ -173,7 +173,7 @@ class Daemon:
     def _end(self, number: int) -> int:
         assert self.process
         self.process.send_signal(number)
-        status = self.process.wait(20)
+        status = self.process.wait(60)
         self.process = None
         return status
 

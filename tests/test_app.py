@@ -29,7 +29,7 @@ def events(daemon: Daemon, name: str) -> list[dict[str, object]]:
 
 
 def get(port: int, path: str, **headers: str) -> tuple[int, str | None, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()

@@ -184,7 +184,7 @@ def test_a_live_guard_counts_them_and_names_them_only_in_the_list(tmp_path):
             failure("198.51.1.9", "dave", at),
         )
         daemon.has_read(12)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
             body = answer.read().decode()
         text = daemon.command("top").stdout
         found = json.loads(daemon.command("top", "--limit", "1", "--format", "json").stdout)

@@ -262,7 +262,7 @@ def member(tmp_path) -> Iterator[Daemon]:
 
 
 def ready(port: int) -> Any:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request("GET", "/readyz")
     found = json.loads(connection.getresponse().read())
     connection.close()

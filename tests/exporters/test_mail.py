@@ -60,7 +60,7 @@ def test_the_metrics_are_exactly_those_of_the_contract():
 def page(daemon: Daemon) -> str:
     port = daemon.config.read_text().partition('listen = "127.0.0.1:')[2].partition('"')[0]
     request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"Accept": OPENMETRICS})
-    with urllib.request.urlopen(request, timeout=5) as answer:
+    with urllib.request.urlopen(request, timeout=30) as answer:
         return str(answer.read().decode())
 
 

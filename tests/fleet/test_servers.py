@@ -383,7 +383,7 @@ def test_a_cluster_that_lost_a_server(cluster):
                 await a.read()
             with pytest.raises(FleetError):
                 await a.read()
-            assert time.monotonic() - began < 3.5
+            assert time.monotonic() - began < 15
             cluster[1].start()
             await eventually(a.connect)
             await a.read()

@@ -32,7 +32,7 @@ def served(tmp_path_factory):
 
 
 def ask(port: int, path: str, method: str = "GET", **fields: str) -> tuple[http.client.HTTPResponse, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request(method, path, headers=fields)
         answer = connection.getresponse()

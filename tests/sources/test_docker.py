@@ -37,7 +37,7 @@ def collected():
 
 
 LINES = int(os.environ.get("MAILWARD_TEST_DOCKER_LINES", "20000"))
-PATIENCE = 20.0 + LINES / 5000
+PATIENCE = 60.0 + LINES / 5000
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ class Running:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
-        assert time.monotonic() - began < 2.0, "it stops at once"
+        assert time.monotonic() - began < 10.0, "it stops at once"
 
     async def until(self, condition: Callable[[], object], patience: float = PATIENCE) -> None:
         deadline = time.monotonic() + patience

@@ -140,7 +140,7 @@ async def test_each_line_once_whatever_is_done_to_the_log_and_the_reader(tmp_pat
         if case.half:
             case.write(0)
         with contextlib.suppress(AssertionError):
-            await case.running.until(lambda: len(case.reader.lines) >= case.written, 5.0)
+            await case.running.until(lambda: len(case.reader.lines) >= case.written, 30.0)
         await asyncio.sleep(0.06)
         assert sorted(numbers(case.reader)) == list(range(case.written)), case.done
         assert [note for note in case.running.notes if "No such file" not in note] == []

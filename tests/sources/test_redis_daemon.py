@@ -12,7 +12,7 @@ from tests.sources.redis_server import LIVES, Pusher, Server, number, requires_r
 
 LINES = 6000
 KILLS = 2
-pytestmark = [requires_redis, pytest.mark.timeout(120), pytest.mark.servers]
+pytestmark = [requires_redis, pytest.mark.servers]
 
 
 def test_kills_at_any_moment_lose_and_double_nothing(tmp_path):

@@ -182,7 +182,7 @@ class Listening:
         with contextlib.suppress(asyncio.CancelledError):
             await self.task
 
-    async def until(self, condition: Callable[[], object], patience: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], object], patience: float = 60.0) -> None:
         deadline = time.monotonic() + patience
         while not condition():
             assert time.monotonic() < deadline, (len(self.lines), self.notes, self.source.health())
@@ -508,7 +508,7 @@ async def test_a_sender_over_tls_sees_the_source_go(certificates, monkeypatch):
         out = await asyncio.to_thread(secured, url, certificates / "server.pem")
         await asyncio.to_thread(out.sendall, BSD + b"\n")
         await listening.has(1)
-    out.settimeout(5)
+    out.settimeout(30)
     with out, contextlib.suppress(ssl.SSLError, ConnectionError):  # it need not be told in TLS's own words
         assert await asyncio.to_thread(out.recv, 1) == b""
 

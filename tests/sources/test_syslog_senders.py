@@ -61,7 +61,7 @@ socket = "{self.socket}"
 
     def has(self, failures: int) -> None:
         """Wait until that many failures are counted."""
-        self.until(lambda: self.total() >= failures, 30.0)
+        self.until(lambda: self.total() >= failures, 60.0)
 
     def total(self) -> int:
         """Return how many failures are counted."""
@@ -95,7 +95,7 @@ def test_every_failure_is_counted_once(listening, tmp_path, number, name, way):
     with SENDERS[name](tmp_path / "s", way, listening.url(way), listening.folder / "server.pem") as sender:
         sender.send(guesses(number))
         want = {f"198.51.100.{number}": DOVECOT, f"203.0.113.{number}": POSTFIX}
-        listening.until(lambda: listening.failures() | want == listening.failures(), 10.0)
+        listening.until(lambda: listening.failures() | want == listening.failures(), 60.0)
     time.sleep(0.05)
     assert listening.failures() | want == listening.failures(), "and no more"
 

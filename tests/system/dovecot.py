@@ -17,7 +17,7 @@ import pytest
 
 IMAP = 10143
 POLICY = 14001
-PATIENCE = 20.0
+PATIENCE = 60.0
 _COMMON = """
 protocols = imap
 listen = *

@@ -160,7 +160,7 @@ def test_a_guesser_at_a_container_is_banned_by_the_daemon_and_let_in_again(place
     published, hosted = place.engine.call(guesser), place.lab.connect(guesser, HOSTED)
     others = place.engine.call(bystander), place.lab.connect(bystander, HOSTED)
     guess(daemon, guesser)
-    daemon.until(lambda: daemon.ask("bans")["bans"] and daemon.ask("bans")["bans"][0]["enforced"], 1.0)
+    daemon.until(lambda: daemon.ask("bans")["bans"] and daemon.ask("bans")["bans"][0]["enforced"])
     assert not published.upstream(0.2)
     assert not hosted.upstream(0.2)
     assert silent(place, guesser)
@@ -175,7 +175,7 @@ def test_a_guesser_at_a_container_is_banned_by_the_daemon_and_let_in_again(place
 def test_a_daemons_bans_outlast_docker_restarting_and_drift_from_nothing(place, daemon):
     for guesser in (GUESSER, GUESSER6):
         guess(daemon, guesser)
-    daemon.until(lambda: [ban["enforced"] for ban in daemon.ask("bans")["bans"]] == [True, True], 2.0)
+    daemon.until(lambda: [ban["enforced"] for ban in daemon.ask("bans")["bans"]] == [True, True])
     place.engine.stop()
     place.engine.launch()
     until(place.engine.answers, 20.0)
@@ -207,7 +207,7 @@ def test_the_gateway_that_stands_for_everybody_is_never_banned(place, daemon):
     guess(daemon, GATEWAY)
     daemon.has_read(5)
     guess(daemon, GUESSER)
-    daemon.until(lambda: daemon.ask("bans")["bans"], 1.0)
+    daemon.until(lambda: daemon.ask("bans")["bans"])
     assert [found["net"] for found in daemon.ask("bans")["bans"]] == [NETS[GUESSER]]
     assert served(place, BYSTANDER6)
     assert silent(place, GUESSER)

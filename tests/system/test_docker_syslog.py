@@ -83,4 +83,4 @@ def test_the_failures_of_containers_are_counted(containers, listening, number, k
             log_config={"type": "syslog", "config": {"syslog-address": f"{kind}://{path}", **options}},
         )  # fmt: skip
     want = {f"198.51.100.{number}": FAILURES, f"203.0.113.{number}": FAILURES}
-    listening.until(lambda: listening.failures() | want == listening.failures(), 10.0)
+    listening.until(lambda: listening.failures() | want == listening.failures(), 60.0)

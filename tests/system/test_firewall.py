@@ -258,21 +258,21 @@ def test_the_daemon_bans_with_it_and_says_that_nftables_is_better(lab, tmp_path)
     with Daemon(tmp_path, within=within, backend="iptables") as daemon:
         connection = lab.connect(GUESSER, IMAP)
         daemon.write(*(failure(GUESSER) for _ in range(5)))
-        daemon.until(lambda: [b["enforced"] for b in daemon.ask("bans")["bans"]] == [True], 5.0)
+        daemon.until(lambda: [b["enforced"] for b in daemon.ask("bans")["bans"]] == [True])
         assert not connection.upstream()
         assert "nftables is the better choice" in daemon.errors.read_text()
         # The administrator's `iptables -F` on the table, and the daemon's own repair.
         for chain in ("PREROUTING", "MAILWARD"):
             lab.host.run(f"iptables-{variant}", "-t", "raw", "-F", chain)
         assert lab.reaches(GUESSER, IMAP)
-        daemon.until(lambda: not lab.reaches(GUESSER, IMAP), 15.0)
+        daemon.until(lambda: not lab.reaches(GUESSER, IMAP))
         # And the sets as well, in the moment of the next ban.
         for chain in ("PREROUTING", "MAILWARD"):
             lab.host.run(f"iptables-{variant}", "-t", "raw", "-F", chain)
             lab.host.run(f"ip6tables-{variant}", "-t", "raw", "-F", chain)
         lab.host.run("ipset", "destroy")
         daemon.write(*(failure(BYSTANDER) for _ in range(5)))
-        daemon.until(lambda: not lab.reaches(BYSTANDER, IMAP), 15.0)
+        daemon.until(lambda: not lab.reaches(BYSTANDER, IMAP))
         assert not lab.reaches(GUESSER, IMAP)
 
 

@@ -63,7 +63,7 @@ def banned(daemon: Daemon) -> dict[str, bool]:
 
 
 def metric(lab: Lab, name: str) -> float:
-    with lab.host.entered(), urllib.request.urlopen("http://127.0.0.1:9780/metrics", timeout=5) as answer:
+    with lab.host.entered(), urllib.request.urlopen("http://127.0.0.1:9780/metrics", timeout=30) as answer:
         lines = answer.read().decode().splitlines()
     return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + " ")), 0.0)
 
@@ -76,7 +76,7 @@ def kernel(lab: Lab) -> str:
     return lab.host.run("nft", "list", "ruleset")
 
 
-def until(condition: Callable[[], bool], patience: float = 2.0) -> None:
+def until(condition: Callable[[], bool], patience: float = 20.0) -> None:
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline

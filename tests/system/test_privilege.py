@@ -184,7 +184,7 @@ def test_a_daemon_with_a_containers_rights_bans_as_its_own_user(folder):
         assert lab.reaches(GUESSER, IMAP)
         sid = session(GUESSER)
         daemon.write(*(failure(GUESSER, sid=sid) for _ in range(5)))
-        daemon.until(lambda: [ban["enforced"] for ban in daemon.ask("bans")["bans"]] == [True], 5.0)
+        daemon.until(lambda: [ban["enforced"] for ban in daemon.ask("bans")["bans"]] == [True])
         assert not lab.reaches(GUESSER, IMAP)
         assert "this is root" not in daemon.said()
         socket = Path(daemon.socket).stat()

@@ -34,9 +34,9 @@ SSH: Final = "the client of an SSH session that is open on this host"
 WIDEST_BY_RULE: Final = {4: 16, 6: 33}  # fewer bits than this are no client, whatever a rule thinks
 _BY_HAND: Final = ("manual", "deny")
 _NEVER: Final = ("127.0.0.0/8", "::/127", "::ffff:0:0/96")
-# A look is good for this many times what it took: in a flood of bans there is time for other work.
+# A look is good for this many times the processor's time it took: in a flood of bans there is time for other work.
 _REST: Final = 2.0
-_LONGEST_REST: Final = 5.0  # seconds, whatever held up the look
+_LONGEST_REST: Final = 5.0  # seconds
 
 
 class Objection(NamedTuple):
@@ -63,11 +63,13 @@ class Protected:
         sessions: SshSessions | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
+        cost: Callable[[], float] = time.thread_time,
     ) -> None:
         """Take the nets of `lists.trusted`; raises ValueError for one that is no net."""
         self.sessions = sessions or SshSessions()
         self.trouble: dict[str, str] = {}  # what cannot be read -> why; then the last answer stands
         self._clock = clock
+        self._cost = cost
         self._lock = threading.Lock()
         self._last: dict[str, set[str]] = {}
         self._good_until = 0.0
@@ -86,9 +88,9 @@ class Protected:
     def look(self) -> None:
         """Read everything anew, unless that was done a moment ago."""
         with self._lock:
-            began = self._clock()
-            if began < self._good_until:
+            if self._clock() < self._good_until:
                 return
+            began = self._cost()
             facts: dict[str, str] = {}
             # Of an address that is several things the first one is told.
             facts |= dict.fromkeys(self._read(SSH, self.sessions.look), SSH)
@@ -97,8 +99,7 @@ class Protected:
             facts |= dict.fromkeys(self._read(OWN, own_addresses), OWN)
             if facts != self._view.facts:
                 self._view = self._seen(facts)
-            ended = self._clock()
-            self._good_until = ended + min(_REST * (ended - began), _LONGEST_REST)
+            self._good_until = self._clock() + min(_REST * (self._cost() - began), _LONGEST_REST)
 
     def _seen(self, facts: dict[str, str]) -> _View:
         nets = list(map(read_net, facts))

@@ -72,7 +72,7 @@ def test_a_spool_is_counted_queue_by_queue_with_ages_since_arrival(postfix):
     values = queues(postfix, sent + 1000)
     assert (values["queue_messages", "deferred"], values["queue_messages", "hold"]) == (2, 1)
     for queue in ("deferred", "hold"):
-        assert 990 <= values["queue_oldest_seconds", queue] <= 1002
+        assert 990 <= values["queue_oldest_seconds", queue] <= 1060
     assert values["queue_bytes", "deferred"] + values["queue_bytes", "hold"] > 100_000
     assert values["queue_messages", "active"] == values["queue_oldest_seconds", "active"] == 0
     postfix.command("postsuper", "-d", "ALL")

@@ -237,7 +237,7 @@ def test_banned_tells_the_remaining_time_and_the_width(opened):
         "2001:db8:5::1/128": 4,
     }
     assert found.keys() == expected.keys()
-    assert all(expected[net] - 4 <= left <= expected[net] for net, left in found.items())
+    assert all(expected[net] - 30 <= left <= expected[net] for net, left in found.items())
 
 
 def test_a_ban_is_never_shorter_than_decided_however_long(opened):
@@ -258,7 +258,7 @@ def test_a_refresh_extends_and_shortens_the_timeout(opened):
         for wish in (10.0, 1000.0, 20.0, math.inf, 30.0):
             assert firewall.apply([ban(net, wish)], now()) == []
             left = seconds(firewall)[net]
-            assert left == wish or wish - 4 <= left <= wish
+            assert left == wish or wish - 30 <= left <= wish
     assert len(firewall.banned()) == 3
 
 
@@ -530,7 +530,7 @@ def test_a_ban_too_long_for_ipset_gets_its_end_as_soon_as_it_can(opened):
     assert counts(firewall.reconcile(wanted(long), now() + 10 * DAY)) == (0, 0, 0, 0)
     assert seconds(firewall)["198.51.100.7/32"] == math.inf
     assert counts(firewall.reconcile(wanted(long), now() + 40 * DAY)) == (0, 0, 0, 0), "no drift"
-    assert 20 * DAY - 5 <= seconds(firewall)["198.51.100.7/32"] <= 20 * DAY
+    assert 20 * DAY - 30 <= seconds(firewall)["198.51.100.7/32"] <= 20 * DAY
 
 
 def test_a_long_ban_that_ended_unseen_goes(opened):

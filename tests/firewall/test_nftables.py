@@ -178,7 +178,7 @@ def test_a_refresh_extends_and_shortens_the_timeout(opened):
         for wanted in (10.0, 1000.0, 20.0, math.inf, 30.0):
             assert firewall.apply([ban(net, wanted)], NOW) == []
             left = seconds(firewall)[net]
-            assert left == wanted or wanted - 2 <= left <= wanted
+            assert left == wanted or wanted - 30 <= left <= wanted
     assert len(firewall.banned()) == 3
 
 
@@ -213,13 +213,15 @@ def test_a_ban_that_has_ended_is_skipped(opened):
 
 def test_a_ban_is_never_shorter_than_decided_nor_longer_than_the_kernel_can(opened):
     firewall = opened()
+    began = time.monotonic()
     firewall.apply(
         [ban("198.51.100.7/32", 59.01), ban("198.51.100.8/32", 1e12), ban("198.51.100.9/32", 86400)], NOW
     )
     found = seconds(firewall)
-    assert 59 <= found["198.51.100.7/32"] <= 60
-    assert LONGEST - 2 <= found["198.51.100.8/32"] <= LONGEST
-    assert 86_398 <= found["198.51.100.9/32"] <= 86_400
+    passed = time.monotonic() - began
+    assert 59.01 - passed <= found["198.51.100.7/32"] <= 60
+    assert LONGEST - 1 - passed <= found["198.51.100.8/32"] <= LONGEST
+    assert 86_400 - passed <= found["198.51.100.9/32"] <= 86_400
 
 
 def test_bad_nets_lose_no_other_and_take_no_time(opened):
@@ -375,7 +377,7 @@ def test_a_table_of_another_shape_is_replaced_and_what_can_be_read_stays_banned(
     )
     firewall = opened()
     assert nets(firewall) == {"2001:db8:1:2::/64"}
-    assert 497 <= seconds(firewall)["2001:db8:1:2::/64"] <= 500
+    assert 470 <= seconds(firewall)["2001:db8:1:2::/64"] <= 500
     assert firewall.apply([ban("198.51.100.7/32")], NOW) == []
 
 
@@ -416,7 +418,7 @@ def test_bans_of_version_0_1_move_out_of_its_interval_sets(opened, host):
     firewall = opened()
     found = seconds(firewall)
     assert found.keys() == {"198.51.100.7/32", "198.51.100.0/28", "198.51.102.0/27", "2001:db8::/40"}
-    assert 497 <= found["198.51.100.0/28"] <= 500
+    assert 470 <= found["198.51.100.0/28"] <= 500
     assert found["198.51.102.0/27"] == math.inf
     listed = host.run("nft", "list", "table", "inet", "mailward")
     assert "_net" not in listed

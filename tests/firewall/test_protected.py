@@ -115,11 +115,14 @@ def test_what_cannot_be_read_is_known_as_it_was_and_told(monkeypatch):
 
 
 def test_a_look_that_was_dear_is_good_for_a_while():
-    ticks = iter([0.0, 1.0, 2.9, 3.0, 3.5])  # began, ended, asked, asked and begun anew, ended
-    protected = Protected((), SshSessions((SSH,), environment={}), clock=lambda: next(ticks))
+    ticks = iter([0.0, 9.0, 10.9, 11.0, 11.5])  # asked, ended, asked, asked and begun anew, ended
+    costs = iter([4.0, 5.0, 5.0, 5.5])  # the machine was busy with other things
+    protected = Protected(
+        (), SshSessions((SSH,), environment={}), clock=lambda: next(ticks), cost=lambda: next(costs)
+    )
     for _ in range(3):
         protected.look()
-    assert list(ticks) == []
+    assert list(ticks) == list(costs) == []
 
 
 def test_the_kernels_refusal_is_an_error_with_its_words():

@@ -179,7 +179,7 @@ def test_a_step_of_the_clock_moves_the_ends_in_the_kernel(lab, step, left):
         async with asyncio.timeout(PATIENCE):
             while not guard.stats.ban_drift.values.get(("timeout",)):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        assert left - 5 < listed(lab)[GUESSER] <= left + 1
+        assert left - 30 < listed(lab)[GUESSER] <= left + 1
 
     with lab.host.entered():
         asyncio.run(guard.during(work))

@@ -142,8 +142,9 @@ async def test_channel_over_restarts_nothing_twice_and_each_gap_counted(tmp_path
             gaps = sum(1 for a, b in pairwise([-1, *numbers[:-1]]) if b != a + 1)
             assert numbers == sorted(set(numbers))
             assert len(numbers) > LINES // 10
-            assert running.lost + running.source.health().lost == 5
-            assert gaps <= 10
+            lost = running.lost + running.source.health().lost
+            assert 1 <= lost <= 5  # two restarts before we are back are one gap
+            assert gaps <= 2 * lost
 
 
 @pytest.mark.parametrize("mode", ["list", "stream"])

@@ -20,13 +20,13 @@ from guard.app._doctor_logs import sample
 from guard.config import Config, ConfigError, DockerTable, FileTable, JournalTable, RedisTable
 from guard.control import ControlError
 from guard.control.client import ask
-from guard.firewall import FirewallError
-from guard.firewall.libnftables import Library
+from guard.firewall import nft_outline
 from guard.firewall.nets import read_net
 from guard.firewall.permission import RIGHTS, missing_library, missing_programs, missing_right
 from guard.firewall.protected import Protected
 
 _TABLE: Final = "mailward"
+_PREROUTING: Final = 0  # NF_INET_PRE_ROUTING
 _BEFORE: Final = -200  # priority of conntrack, which comes before every DNAT (linux/netfilter_ipv4.h)
 _ROOM: Final = 100 << 20  # bytes; a checkpoint of full tables takes less
 _PATIENCE: Final = 2.0  # seconds for a server to answer
@@ -75,27 +75,19 @@ def _table(config: Config) -> Iterator[Verdict]:
         yield Verdict(WARNING, "the nftables table was not looked at", "see the check `right`")
         return
     try:
-        library = Library(_TABLE)
-        # Chains without their rules: libnftables 1.0.6 crashed where it listed rules beside a Docker engine's.
-        entries = library.listing({"chains": None})
-        flowtables = library.listing({"flowtables": None})
-    except FirewallError as error:
+        found = nft_outline.outline(_TABLE)
+        flowtables = nft_outline.flowtables()
+    except OSError as error:
         yield Verdict(PROBLEM, "nftables does not work on this kernel", str(error))
         return
-    hooks = [
-        entry["chain"]
-        for entry in entries
-        if entry.get("chain", {}).get("table") == _TABLE
-        and entry["chain"]["family"] == "inet"
-        and entry["chain"].get("hook") == "prerouting"
-    ]
+    hooks = [chain.priority for chain in found.chains.values() if chain.hook == _PREROUTING] if found else []
     if not hooks:
         yield Verdict(
             PROBLEM,
             f"the table inet {_TABLE} or its hook is missing: no ban is enforced",
             "start `mailward run`",
         )
-    elif any(chain["prio"] >= _BEFORE for chain in hooks):
+    elif any(priority is None or priority >= _BEFORE for priority in hooks):
         yield Verdict(
             PROBLEM,
             "our hook comes after conntrack and DNAT: published ports stay open",
@@ -104,7 +96,7 @@ def _table(config: Config) -> Iterator[Verdict]:
     else:
         # Another chain's `accept` ends that chain alone (nft(8)): it opens nothing that ours closes.
         yield Verdict(OK, f"inet {_TABLE} hooks prerouting before conntrack and DNAT")
-    if any("flowtable" in entry for entry in flowtables):
+    if flowtables:
         yield Verdict(
             WARNING,
             "a flowtable carries established connections past every hook",

@@ -20,13 +20,10 @@ if TYPE_CHECKING:
 
 NETFILTER: Final = 12  # NETLINK_NETFILTER
 SUBSYSTEM: Final = 10  # NFNL_SUBSYS_NFTABLES, the upper byte of a message's type
-_GET_TABLES: Final = 1  # NFT_MSG_GETTABLE
 _GET_ELEMENTS, _GET_GENERATION, _GET_OBJECTS = 13, 16, 19  # NFT_MSG_GETSETELEM, _GETGEN, _GETOBJ
-_INET: Final = struct.pack("=BBH", 1, 0, 0)  # struct nfgenmsg: NFPROTO_INET, version, resource
+INET: Final = struct.pack("=BBH", 1, 0, 0)  # struct nfgenmsg: NFPROTOINET, version, resource
 _ELEMENTS: Final = 3  # NFTA_SET_ELEM_LIST_ELEMENTS; 1 is the table, 2 the set
 _KEY, _TIMEOUT, _EXPIRATION = 1, 4, 5  # NFTA_SET_ELEM_KEY, _TIMEOUT, _EXPIRATION (what is left, in ms)
-_TABLE_NAME, _TABLE_FLAGS = 1, 2  # NFTA_TABLE_NAME, NFTA_TABLE_FLAGS
-OWNED: Final = 2  # NFT_TABLE_F_OWNER: only its owner's process may change that table
 _NAME, _DATA = 2, 4  # NFTA_OBJ_NAME, NFTA_OBJ_DATA
 _BYTES, _PACKETS = 1, 2  # NFTA_COUNTER_BYTES, NFTA_COUNTER_PACKETS
 _U64: Final = struct.Struct(">Q")
@@ -44,8 +41,8 @@ def elements(table: str, name: str) -> Iterator[tuple[bytes, float]]:
     any other refusal.
     """
     where = netlink.attribute(1, table.encode() + b"\0") + netlink.attribute(2, name.encode() + b"\0")
-    for _, message in netlink.dump(NETFILTER, SUBSYSTEM << 8 | _GET_ELEMENTS, _INET + where):
-        for kind, value in netlink.attributes(message, len(_INET)):
+    for _, message in netlink.dump(NETFILTER, SUBSYSTEM << 8 | _GET_ELEMENTS, INET + where):
+        for kind, value in netlink.attributes(message, len(INET)):
             if kind == _ELEMENTS:
                 yield from _elements(value)
 
@@ -80,22 +77,12 @@ def counters(table: str) -> dict[str, Drops]:
     """Return the named counters of a table; none where there is no such table."""
     found: dict[str, Drops] = {}
     where = netlink.attribute(1, table.encode() + b"\0")
-    for _, message in netlink.dump(NETFILTER, SUBSYSTEM << 8 | _GET_OBJECTS, _INET + where):
-        parts = dict(netlink.attributes(message, len(_INET)))
+    for _, message in netlink.dump(NETFILTER, SUBSYSTEM << 8 | _GET_OBJECTS, INET + where):
+        parts = dict(netlink.attributes(message, len(INET)))
         numbers = dict(netlink.attributes(parts.get(_DATA, b""), 0))
         if _BYTES in numbers and _PACKETS in numbers:
             name = parts[_NAME].rstrip(b"\0").decode("utf-8", "replace")
             found[name] = Drops(_U64.unpack(numbers[_PACKETS])[0], _U64.unpack(numbers[_BYTES])[0])
-    return found
-
-
-def tables() -> dict[str, int]:
-    """Return the `inet` tables there are, and their flags."""
-    found: dict[str, int] = {}
-    for _, message in netlink.dump(NETFILTER, SUBSYSTEM << 8 | _GET_TABLES, _INET):
-        parts = dict(netlink.attributes(message, len(_INET)))
-        name = parts[_TABLE_NAME].rstrip(b"\0").decode("utf-8", "replace")
-        found[name] = int.from_bytes(parts.get(_TABLE_FLAGS, b""), "big")
     return found
 
 

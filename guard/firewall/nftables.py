@@ -211,8 +211,8 @@ class NftablesFirewall:
         seen = {_width(net) for net in paced(held)}
         with self._lock:
             table = self._opened()
-            listing = table.outline()
-            differs = table.differs(listing)
+            outline = table.outline()
+            differs = table.differs(outline)
             lost = {width for width in seen if f"set {hash_set(width)}" in differs}
             recent = {_width(net) for net in self._recent.nets()}
             idle = rules.widths - rules.always - seen - new - recent
@@ -220,7 +220,7 @@ class NftablesFirewall:
                 return 0, lost, 0
             rules.widths = rules.widths - idle | new
             first = [] if lost else missing[: self._batch]
-            done = table.make(listing, idle, rules.additions(first, clock()))
+            done = table.make(outline, idle, rules.additions(first, clock()))
         return len(differs), lost, len(first) if done else 0
 
     # -- transactions ----------------------------------------------------------------------------------------------

@@ -18,17 +18,18 @@ Text rather than JSON, because it is a third faster (10,000 elements: 30 ms agai
 from __future__ import annotations
 
 import ipaddress
-import json
 import math
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from guard.firewall.nft_outline import TIMEOUT
 from guard.model import Ban
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from guard.firewall.nets import Net
+    from guard.firewall.nft_outline import Outline, Set
     from guard.model import Unban
 
 CHAIN: Final = "banned"
@@ -39,12 +40,10 @@ LONGEST: Final = 36_500 * 86_400  # seconds; the kernel takes 584 years at most 
 
 _FULL: Final = {4: 32, 6: 128}
 _FIELD: Final = {4: "ip saddr", 6: "ip6 saddr"}
-_TYPE: Final = {4: "ipv4_addr", 6: "ipv6_addr"}
+_KEY: Final = {4: (7, 4), 6: (8, 16)}  # libnftables' numbers of ipv4_addr and ipv6_addr, bytes
+_COUNTERS: Final = ("dropped4", "dropped6")
 _HASH_SET: Final = re.compile(r"ban([46])_([0-9]{1,3})\Z")
 _TABLE: Final = re.compile(r"[a-z][a-z0-9_]{0,30}\Z")
-LEFTOVERS: Final = ("ban4_net", "ban6_net", "ports")  # sets of version 0.1
-
-Listing = list[dict[str, dict[str, Any]]]  # as libnftables-json(5) has it
 
 
 class Width(NamedTuple):
@@ -68,10 +67,12 @@ def width_of(name: str) -> Width | None:
     return width if 1 <= width.length <= _FULL[width.family] and hash_set(width) == name else None
 
 
-def _types(family: int) -> tuple[object, ...]:
-    """Return what libnftables may tell of a set's keys: up to 1.0 their type, from 1.1 on the expression, too."""
-    protocol, field = _FIELD[family].split()
-    return (_TYPE[family], {"typeof": {"payload": {"protocol": protocol, "field": field}}})
+def sets_of(outline: Outline | None) -> Iterator[tuple[Width, Set]]:
+    """Yield the sets in an outline that have the name of one of ours, whatever they are, by width."""
+    for name, made in outline.sets.items() if outline else ():
+        width = width_of(name)
+        if width is not None:
+            yield width, made
 
 
 class Ruleset:
@@ -114,7 +115,7 @@ class Ruleset:
             # Not `type ipv4_addr`: a set that nftables 1.1 declared so crashes whoever lists it with 1.0.6 (Debian 12).
             kind = f"typeof {_FIELD[width.family]}; flags timeout; size {self.size};"
             lines.append(f"add set {table} {hash_set(width)} {{ {kind} }}")
-        lines += [f"add counter {table} dropped{family}" for family in (4, 6)]
+        lines += [f"add counter {table} {name}" for name in _COUNTERS]
         match = ""
         if self._ports is not None:
             match = f"tcp dport {{ {', '.join(map(str, self._ports))} }} "
@@ -144,37 +145,30 @@ class Ruleset:
         """Return the commands that take the table away, whatever it is; the structure is to follow at once."""
         return [f"add table inet {self.table}", f"delete table inet {self.table}"]
 
-    def shape(self, listing: Listing) -> dict[str, str]:
-        """Return what of our structure a listing shows, part by part, to be compared with another listing's.
+    def shape(self, outline: Outline | None) -> dict[str, object]:
+        """Return what of our structure an outline shows, part by part, to be compared with another outline's.
 
-        What others have put beside it is left out, and what changes by itself: handles, counts, elements.
+        What others have put beside it is left out.
         """
-        ours = {
-            "chain": {HOOK, CHAIN},
-            "set": set(map(hash_set, self.widths)),
-            "counter": {"dropped4", "dropped6"},
-        }
-        parts: dict[str, list[object]] = {}
-        for entry in listing:
-            for kind, what in entry.items():
-                name = what.get("chain" if kind == "rule" else "name", "")
-                if kind == "rule" and name in ours["chain"]:
-                    parts.setdefault(f"rules of {name}", []).append(what.get("expr"))
-                elif kind == "table" or name in ours.get(kind, ()):
-                    parts[f"{kind} {name}"] = [{k: v for k, v in what.items() if k not in _PASSING}]
-        return {part: json.dumps(values, sort_keys=True) for part, values in parts.items()}
+        if outline is None:
+            return {}
+        parts: dict[str, object] = {"table": outline.flags}
+        for chain in (HOOK, CHAIN):
+            if chain in outline.chains:
+                parts[f"chain {chain}"] = outline.chains[chain]
+            if chain in outline.rules:
+                parts[f"rules of {chain}"] = outline.rules[chain]
+        for name in map(hash_set, self.widths):
+            if name in outline.sets:
+                parts[f"set {name}"] = outline.sets[name]
+        return parts | {f"counter {name}": True for name in _COUNTERS if name in outline.counters}
 
-    def fits(self, listing: Listing) -> bool:
-        """Tell whether the sets in a listing can hold our bans: `add set` would not say so on kernels before 6.2."""
-        for entry in listing:
-            width = width_of(entry["set"]["name"]) if "set" in entry else None
-            if width is not None:
-                members = entry["set"]
-                if members["type"] not in _types(width.family) or (
-                    (members.get("flags"), members.get("timeout")) != (["timeout"], None)
-                ):
-                    return False
-        return True
+    def fits(self, outline: Outline | None) -> bool:
+        """Tell whether the sets in an outline can hold our bans: `add set` would not say so on kernels before 6.2."""
+        return all(
+            (made.key_type, made.key_size, made.flags, made.timeout) == (*_KEY[width.family], TIMEOUT, 0)
+            for width, made in sets_of(outline)
+        )
 
     def additions(self, wanted: Sequence[tuple[Net, Ban | Unban]], now: float) -> list[str]:
         """Return the commands that add bans which are known not to be there."""
@@ -214,9 +208,6 @@ class Ruleset:
         return f"{verb} element inet {self.table} {home} {{ {', '.join(keys)} }}"
 
 
-_PASSING: Final = frozenset({"handle", "packets", "bytes", "elem"})
-
-
 def timeout(seconds: float) -> str:
     """Return the element's timeout for a ban of `seconds`, "" for one without end.
 
@@ -226,24 +217,6 @@ def timeout(seconds: float) -> str:
         return ""
     days, rest = divmod(max(1, min(math.ceil(seconds), LONGEST)), 86_400)
     return f" timeout {days}d{rest}s" if days else f" timeout {rest}s"
-
-
-def bans_in(members: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
-    """Yield net and seconds left of what one set of a listing holds, of version 0.1's interval sets too."""
-    width = width_of(members["name"])
-    if width is None and members["name"] not in LEFTOVERS[:2]:
-        return
-    for item in members.get("elem", ()):
-        inner = item["elem"] if isinstance(item, dict) and "elem" in item else {"val": item}
-        value = inner["val"]
-        if isinstance(value, dict):
-            prefix = value.get("prefix")
-            if prefix is None:
-                continue  # a range: none of ours, and no net
-            net = f"{prefix['addr']}/{prefix['len']}"
-        else:
-            net = f"{value}/{width.length}" if width is not None else str(value)
-        yield net, float(inner["expires"]) if "expires" in inner else math.inf
 
 
 def _mask(width: Width) -> str:

@@ -90,8 +90,21 @@ def test_a_table_of_our_name_that_somebody_else_owns_is_said_to_be(opened, host)
     assert reasons(firewall, ban("198.51.100.7/32")) == {}
 
 
-def test_a_table_with_flags_is_woken_and_never_listed(opened, host):
-    """libnftables 1.0.6 uses freed memory for them: about every tenth listing was spoiled, or the last."""
+def test_ports_that_somebody_changed_are_ours_again(opened, host):
+    firewall = opened()
+    rules = host.run("nft", "list", "chain", "inet", "mailward", "prerouting")
+    host.nft(
+        "flush chain inet mailward prerouting"
+    )  # and with it goes the nameless set whose name is free again
+    host.nft("add rule inet mailward prerouting iif lo accept")
+    host.nft("add rule inet mailward prerouting tcp dport { 22, 26 } jump banned")
+    assert firewall.reconcile({}, NOW).structure == 1
+    assert host.run("nft", "list", "chain", "inet", "mailward", "prerouting") == rules
+    assert firewall.reconcile({}, NOW).structure == 0
+
+
+def test_a_table_with_flags_is_woken_and_no_trouble(opened, host):
+    """libnftables 1.0.6 uses freed memory where it lists them: every tenth listing was spoiled, or the last."""
     firewall = opened()
     wanted = {"198.51.100.7/32": ban("198.51.100.7/32")}
     firewall.apply(list(wanted.values()), NOW)
@@ -221,7 +234,7 @@ def test_a_ban_is_never_shorter_than_decided_nor_longer_than_the_kernel_can(open
     passed = time.monotonic() - began
     assert 59.01 - passed <= found["198.51.100.7/32"] <= 60
     assert LONGEST - 1 - passed <= found["198.51.100.8/32"] <= LONGEST
-    assert 86_400 - passed <= found["198.51.100.9/32"] <= 86_400
+    assert 86_399 - passed <= found["198.51.100.9/32"] <= 86_400
 
 
 def test_bad_nets_lose_no_other_and_take_no_time(opened):
@@ -403,28 +416,6 @@ def test_a_width_nobody_uses_any_more_costs_packets_nothing(opened, host):
     assert "ban6_40" not in rules
     assert firewall.apply([ban("2001:db8::/40"), unban("198.51.100.0/28")], NOW) == []
     assert nets(firewall) == {"2001:db8::/40"}
-
-
-def test_bans_of_version_0_1_move_out_of_its_interval_sets(opened, host):
-    host.nft(
-        "table inet mailward { set ports { type inet_service; elements = { 25 }; }\n"
-        "set ban4_32 { type ipv4_addr; flags timeout; elements = { 198.51.100.7 timeout 400s }; }\n"
-        "set ban4_net { type ipv4_addr; flags interval,timeout;"
-        " elements = { 198.51.100.0/28 timeout 500s, 198.51.102.0/27 }; }\n"
-        "set ban6_net { type ipv6_addr; flags interval,timeout; elements = { 2001:db8::/40 timeout 7d }; }\n"
-        "chain banned { ip saddr @ban4_net drop; }\n"
-        "chain prerouting { type filter hook prerouting priority raw; tcp dport @ports jump banned; }; }"
-    )
-    firewall = opened()
-    found = seconds(firewall)
-    assert found.keys() == {"198.51.100.7/32", "198.51.100.0/28", "198.51.102.0/27", "2001:db8::/40"}
-    assert 470 <= found["198.51.100.0/28"] <= 500
-    assert found["198.51.102.0/27"] == math.inf
-    listed = host.run("nft", "list", "table", "inet", "mailward")
-    assert "_net" not in listed
-    assert "set ports" not in listed
-    firewall.apply([unban("198.51.100.0/28"), unban("198.51.102.0/27"), unban("2001:db8::/40")], NOW)
-    assert nets(firewall) == {"198.51.100.7/32"}
 
 
 def test_two_tables_do_not_see_each_other(opened):

@@ -136,7 +136,7 @@ class Stack:
             check=True,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         ).stdout
 
     def down(self) -> None:

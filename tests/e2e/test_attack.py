@@ -74,7 +74,7 @@ def attack(stack: Stack, client: str, kind: type[Guesser]) -> Seen:
         answers = [session.guess(f"nobody{n}@{DOMAIN}", f"wrong-password-{n}") for n in range(NEEDED)]
         began = time.monotonic()
         while session.answers():
-            assert time.monotonic() - began < 5, f"{kind.__name__} from {client}: not banned after {answers}"
+            assert time.monotonic() - began < 30, f"{kind.__name__} from {client}: not banned after {answers}"
         took = time.monotonic() - began
         sixth = not session.unanswered()
         ports = [port for port in PUBLIC if reaches(client, port)]

@@ -140,9 +140,9 @@ def test_what_a_user_moves_to_junk_and_back_is_learned(
             [number] = box.search(None, "SUBJECT", f'"{sent["Subject"]}"')[1][0].split()
             assert box._simple_command("MOVE", number.decode(), goal)[0] == "OK"
         if goal == "Junk":
-            until(lambda: learned("BAYES_SPAM") > spam, 30)
+            until(lambda: learned("BAYES_SPAM") > spam, 120)
         else:
-            until(lambda: learned("BAYES_HAM") > ham, 30)
+            until(lambda: learned("BAYES_HAM") > ham, 120)
     web.request("GET", "/rspamd/stat", headers={"Host": HOST, "Password": "x" * 20})
     answer = web.getresponse()
     answer.read()
@@ -209,11 +209,11 @@ def test_the_certificate_of_the_test_ca_is_served_on_every_port(stack: Stack):
 def test_the_web_server_sends_http_to_https_and_serves_the_policy(
     stack: Stack, closing: list[HTTPConnection]
 ):
-    closing.append(plain := HTTPConnection(HERE4, 80, timeout=10))
+    closing.append(plain := HTTPConnection(HERE4, 80, timeout=60))
     plain.request("GET", "/SOGo/?a=b", headers={"Host": HOST})
     answer = plain.getresponse()
     assert (answer.status, answer.headers["Location"]) == (301, f"https://{HOST}/SOGo/?a=b")
-    closing.append(web := HTTPSConnection(HERE4, 443, context=untrusting(), timeout=10))
+    closing.append(web := HTTPSConnection(HERE4, 443, context=untrusting(), timeout=60))
     web.request("GET", "/.well-known/mta-sts.txt", headers={"Host": f"mta-sts.{DOMAIN}"})
     policy = web.getresponse()
     assert policy.status == 200

@@ -81,7 +81,7 @@ def family_of(tag: str) -> int:
         return SMTPD
     if tag.endswith("postscreen"):
         return POSTSCREEN
-    if tag.startswith("dovecot"):
+    if tag.startswith("dovecot") or tag == "auth":  # so PAM names Dovecot's process
         return DOVECOT
     if tag in ("sogod", "sogo"):
         return SOGO
@@ -110,6 +110,8 @@ class Envelope:
         """Read the head of `line`; False when its program says nothing of logins.  Never raises."""
         if len(line) > 16 and line[15] == " " and line[3] == " " and line[6] == " " and line[12] == ":":
             return self._headed(line, 16, line[:15], depth)
+        if len(line) > 15 and line[14] == " " and line[5] == " " and line[3] == " " and line[11] == ":":
+            return self.open(f"{line[:4]} {line[4:]}", depth)  # a day of one digit, not padded
         first = line[:1]
         if first.isdigit() and line[4:5] == "-" and line[7:8] == "-":
             end = line.find(" ", 19)

@@ -9,7 +9,8 @@ from mypy_extensions import i64
 ADDRESS: Final = r"[0-9A-Fa-f:.]{2,45}"
 # Postfix writes name[address], smtpd_client_port_logging adds the port; a name is what forward-confirmed DNS allows.
 CLIENT: Final = rf"([A-Za-z0-9._-]{{1,255}})\[({ADDRESS}|unknown)\](?::(?:[0-9]{{1,5}}|unknown))?"
-SESSION: Final = r"[A-Za-z0-9+/=]{8,64}"
+# Dovecot makes base64 of 16 or 32 characters; logs that people have passed on hold other text there.
+SESSION: Final = r"[A-Za-z0-9+/=_-]{1,64}"
 
 _MILLION: Final = 1_000_000
 

@@ -19,6 +19,8 @@ from typing import Final
 
 from guard import addresses
 from guard.model import FAILURE, MECHANISMS, OUTAGE, REFUSED, AuthEvent, Record
+from guard.parsers import _dovecot_pam
+from guard.parsers._dovecot_words import BACKEND, ODD, REFUSALS, UNJUDGED
 from guard.parsers._grammar import ADDRESS, SESSION
 
 NAME: Final = "dovecot_auth"
@@ -61,73 +63,6 @@ _PLAIN_24: Final = re.compile(
     re.ASCII,
 )
 _NEXT: Final = re.compile(r"\A.* - trying the next (?:passdb|userdb)\Z", re.ASCII | re.DOTALL)
-# What a refusal says, and its reason.  The password comes last: a hash, or what the client typed.
-_GIVEN: Final = r"(?: \((?:SHA1 of given password: ([0-9a-f]{1,40})|given password: (.*))\))?"
-_REFUSALS: Final = (
-    (
-        "password_mismatch",
-        re.compile(rf"\A[Pp]assword mismatch(?: \(for LDAP bind\))?{_GIVEN} ?\Z", re.ASCII | re.DOTALL),
-    ),
-    ("unknown_user", re.compile(rf"\A[Uu]nknown user{_GIVEN} ?\Z", re.ASCII | re.DOTALL)),
-    ("password_mismatch", re.compile(rf"\A[Ii]nvalid credentials{_GIVEN} ?\Z", re.ASCII | re.DOTALL)),
-    (
-        "password_mismatch",
-        re.compile(
-            rf"\Apam_authenticate\(\) failed: Authentication failure \([Pp]assword mismatch\?\){_GIVEN} ?\Z",
-            re.ASCII | re.DOTALL,
-        ),
-    ),
-    (
-        "unknown_user",
-        re.compile(
-            rf"\Apam_authenticate\(\) failed: [Uu]ser (?:not known|unknown)[^()]{{0,80}}{_GIVEN} ?\Z",
-            re.ASCII | re.DOTALL,
-        ),
-    ),
-    (
-        "unspecified",
-        re.compile(rf"\Apam_authenticate\(\) failed: [^()]{{0,200}}{_GIVEN} ?\Z", re.ASCII | re.DOTALL),
-    ),
-    (
-        "policy",
-        re.compile(
-            rf"\A(?:pam_acct_mgmt\(\) failed: [^()]{{0,200}}|Permission denied|[Ll]ogin not allowed[^()]{{0,100}}){_GIVEN} ?\Z",
-            re.ASCII | re.DOTALL,
-        ),
-    ),
-    (
-        "expired",
-        re.compile(
-            rf"\A(?:Password|Account|User account) (?:has )?expired{_GIVEN} ?\Z", re.ASCII | re.DOTALL
-        ),
-    ),
-    ("disabled", re.compile(rf"\A[Uu]ser (?:is )?disabled{_GIVEN} ?\Z", re.ASCII | re.DOTALL)),
-    (
-        "password_mismatch",
-        re.compile(
-            r"\A(?:oauth2 failed|OAuth2 (?:token )?(?:validation )?failed): [^\n]{0,500}(?:[Ii]ntrospection failed|invalid_token|not active|expired)[^\n]{0,500}\Z",
-            re.ASCII,
-        ),
-    ),
-)
-# Only of a user "?": the mechanism refuses before any passdb sees the name.
-_ODD: Final = re.compile(
-    rf"\A(?:Username character disallowed by auth_username_chars: 0x[0-9a-f]{{2}} \(username: (.*)\)"
-    rf"|(?:Empty username|[Ii]nvalid input|[Mm]issing digest|[Mm]alformed [^()]{{0,80}}|[Ii]nvalid (?:response|initial)[^()]{{0,80}}){_GIVEN}) ?\Z",
-    re.ASCII | re.DOTALL,
-)
-# Nobody judged: no base64, or a policy server said no (ours does of the banned) and why.
-_UNJUDGED: Final = re.compile(
-    r"\A(?:Invalid base64 data in [^()]{0,60} ?|Authentication failure due to policy server refusal(?:: .{1,500})?)\Z",
-    re.DOTALL,
-)
-# mailcow's passwd-verify.lua before it answers "mismatch" for want of an answer.
-# The last: a worker that dies over its database, or says that it failed (auth-worker-connection.c).
-_BACKEND: Final = re.compile(
-    r"\A(?:(?:[a-z-]{1,20}: )?(?:HTTP request failed with [^ ]{1,60}|Invalid JSON received[^\n]{0,200}) for user (.{1,200})"
-    r"|auth-worker: Aborted [A-Z]{1,10} request for (.{1,200}): (?:Internal auth worker failure|Worker process died [^\n]{1,200}))\Z",
-    re.ASCII,
-)
 
 
 class _Reading:
@@ -151,6 +86,8 @@ def parse(record: Record) -> AuthEvent | None:
     text = record.text
     if len(text) > _LONGEST:
         return None
+    if text.startswith("pam_unix("):
+        return _dovecot_pam.parse(record)
     match = _PLAIN_23.match(text) or _PLAIN_24.match(text)
     if match is not None:
         return _plain(record, match)
@@ -158,6 +95,10 @@ def parse(record: Record) -> AuthEvent | None:
         text.startswith("auth-worker(") and text[12:13].isdigit()
     ):
         return _parse_23(record, text)
+    if text.startswith("auth-worker(default): "):  # Dovecot 1, or a user of 2.4 who is called so
+        event = _parse_23(record, text)
+        if event is not None:
+            return event
     head = _HEAD_24.match(text)
     if head is not None:
         readings = _readings(text, head.start(1), _read_24)
@@ -214,7 +155,7 @@ def _parse_23(record: Record, text: str) -> AuthEvent | None:
     rest = text[start:]
     if rest.startswith("Attempted login with password having illegal chars"):
         return AuthEvent(record, SERVICE, FAILURE, "illegal_chars", reason="unspecified")
-    backend = _BACKEND.match(rest)
+    backend = BACKEND.match(rest)
     if backend is not None:
         return AuthEvent(record, SERVICE, OUTAGE, "backend", user=backend[1] or backend[2])
     if level is None or level == "Info":
@@ -247,7 +188,7 @@ def _read_24(rest: str) -> _Reading | None:
 def _judge(said: str, *, broken: bool, odd: bool) -> _Reading | None:
     """Return what the words behind the prefix mean; None when they are nothing about a refusal."""
     if not odd:
-        for reason, pattern in _REFUSALS:
+        for reason, pattern in REFUSALS:
             match = pattern.match(said)
             if match is not None:
                 password: str | None = None
@@ -257,9 +198,9 @@ def _judge(said: str, *, broken: bool, odd: bool) -> _Reading | None:
         if broken:
             return _Reading(OUTAGE, "unspecified", None)
         return None
-    if _UNJUDGED.match(said):
+    if UNJUDGED.match(said):
         return _Reading(REFUSED, "unspecified", None)
-    if _ODD.match(said):
+    if ODD.match(said):
         return _Reading(FAILURE, "unspecified", None)
     return None
 

@@ -90,6 +90,8 @@ def parse(record: Record) -> AuthEvent | None:
     if protocol is None:
         return None
     start: int = head.start(2)
+    if "user=<" not in text:
+        text = _with_user(text, start)
     cut = text.find(": user=<", start)
     end = text.rfind(", rip=")
     if cut < 0 or end < cut:
@@ -151,6 +153,14 @@ def parse(record: Record) -> AuthEvent | None:
     if said is None or said[1].startswith("proxy dest auth"):
         return None  # a front logs the back's refusals under the back's session id: not read yet, and not passed over
     return _end(record, protocol, ip, user or None, session, method, said)
+
+
+def _with_user(text: str, start: int) -> str:
+    """Return a line that names no user, as Dovecot 1 and 2.0 leave an empty one out, in the form of those that do."""
+    cut = text.find("): ", start) + 1
+    return (
+        f"{text[:cut]}: user=<>, {text[cut + 2 :]}" if text.startswith(("method=", "rip="), cut + 2) else text
+    )
 
 
 def _end(

@@ -8,6 +8,7 @@ the difference is taken back.  The result after a line depends only on the lines
 | witness | of | says |
 |---|---|---|
 | auth | Dovecot | one passdb said no to one attempt |
+| pam | PAM | the same, without a session |
 | anonymous, illegal_chars | Dovecot 2.3 | somebody failed; neither user nor address |
 | error | Dovecot | the password database is broken |
 | backend | Dovecot (mailcow) | the password database could not be asked about one user |
@@ -31,7 +32,7 @@ from __future__ import annotations
 from typing import Final
 
 from guard.model import AuthEvent
-from guard.sessions import dovecot, policy, smtp, sogo
+from guard.sessions import dovecot, pam, policy, smtp, sogo
 from guard.sessions._ledger import Ledger
 from guard.stats import Stats
 
@@ -70,7 +71,10 @@ class Sessions:
             if witness == "auth":
                 dovecot.auth(ledger, host, event)
             elif witness == "login":
+                pam.login(ledger, host, event)
                 dovecot.login(ledger, host, event)
+            elif witness == "pam":
+                pam.hear(ledger, host, event)
             elif witness == "end_2.3" or witness == "end_2.4":  # noqa: PLR1714
                 dovecot.end(ledger, host, event)
             elif witness == "anonymous" or witness == "illegal_chars":  # noqa: PLR1714

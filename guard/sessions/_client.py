@@ -17,23 +17,38 @@ NEVER: Final = -1e18
 PAIRING: Final = 12.0  # Postfix gives up on Dovecot after 10 s
 CONFIRMED: Final = 900.0  # a `Connection lost` counts this long after a judged failure
 _WITHOUT_REPORTS: Final = 13  # values
+_WITH_PAM: Final = 4  # values
+_LOGIN: Final = 240.0  # seconds; Dovecot gives a session 180 to log in, and its last answer some
 VISIBLE: Final = 600.0  # Postfix speaks for an address this long after its last line
 
 
 @mypyc_attr(acyclic=True)
 class Pairs(Entry):
-    """Times of one address's SMTP lines that wait for the other daemon's."""
+    """Times of one address's lines without a session that wait for another daemon's."""
 
-    __slots__ = ("errors", "free", "lost")
+    __slots__ = ("errors", "free", "lost", "pam")
 
     def __init__(self) -> None:
         self.free: list[float] = []  # auth lines without a session that no Postfix line has claimed
         self.lost: list[float] = []  # `Connection lost` that nobody has confirmed
         self.errors: list[float] = []  # errors of the password database that no Postfix failure has used
+        self.pam: list[float] = []  # what PAM alone has told, and is counted: Dovecot's own word may follow
 
     def fields(self) -> tuple[str, ...]:
         """Return what is saved."""
-        return ("free", "lost", "errors")
+        return ("free", "lost", "errors", "pam")
+
+    def of_pam(self, at: float) -> float:
+        """Take the oldest attempt that PAM told no longer ago than a session lasts; its time, -1.0 for none."""
+        while self.pam:
+            told = self.pam.pop(0)
+            if told >= at - _LOGIN:
+                return told
+        return -1.0
+
+    def load(self, values: list[Any]) -> None:
+        """Take the values that `dump` gave; a state of before PAM has none."""
+        super().load(values if len(values) == _WITH_PAM else [*values, []])
 
 
 @mypyc_attr(acyclic=True)

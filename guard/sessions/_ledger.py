@@ -151,6 +151,12 @@ class Ledger:
 
     def count(self, event: AuthEvent, client: Client, ip: str, is_open: int) -> None:
         """Report one attempt at the event's time."""
+        if (
+            event.service == "postfix"
+            and client.pairs is not None
+            and (told := client.pairs.of_pam(event.at)) >= 0
+        ):
+            self.revoke(told, ip, "unknown", "dovecot")
         reason = event.reason or "unspecified"
         self.out.append(
             Attempt(
@@ -175,6 +181,12 @@ class Ledger:
         if session.counted < estimate:
             confirm(client, at)
         while session.counted < estimate:
+            told = client.pairs.of_pam(at) if client.pairs is not None else -1.0
+            if told >= 0:  # counted already, and its protocol shows now
+                session.stamped(told)
+                if session.protocol != "unknown":
+                    self.moves.append((session.ip, "unspecified", session.protocol, 1))
+                continue
             session.stamped(at)
             self._report(session, client, at, 1, is_open, line)
         while session.counted > estimate:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -18,6 +19,7 @@ from selenium.webdriver.support.expected_conditions import (
 )
 from selenium.webdriver.support.ui import WebDriverWait
 
+TURNS = 3
 url, user, subject, folder = sys.argv[1:]
 password = sys.stdin.readline().rstrip("\n")
 options = ChromeOptions()
@@ -29,9 +31,11 @@ for flag in (
     "--ignore-certificate-errors",
 ):
     options.add_argument(flag)
-browser = Chrome(options=options, service=Service("/usr/bin/chromedriver"))
-wait = WebDriverWait(browser, 60)
-try:
+
+
+def visit(browser: Chrome) -> str:
+    """Return the text of the message."""
+    wait = WebDriverWait(browser, 60)
     browser.get(url)
     wait.until(element_to_be_clickable((By.CSS_SELECTOR, "input[ng-model='app.creds.username']"))).send_keys(
         user
@@ -46,10 +50,19 @@ try:
         presence_of_element_located((By.CSS_SELECTOR, ".msg-body, .sg-mail-part, [class*=mailer_]"))
     )
     browser.save_screenshot(f"{folder}/sogo-message.png")
-    print(body.text)
-except Exception:
-    browser.save_screenshot(f"{folder}/sogo-failed.png")
-    Path(folder, "sogo-failed.html").write_text(browser.page_source)
-    raise
-finally:
-    browser.quit()
+    return str(body.text)
+
+
+# Chromium gives a page up where an interface comes or goes (ERR_NETWORK_CHANGED), and containers' do: a person reloads.
+for turn in range(TURNS):
+    browser = Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+    try:
+        print(visit(browser))
+        break
+    except WebDriverException:
+        browser.save_screenshot(f"{folder}/sogo-failed-{turn}.png")
+        Path(folder, f"sogo-failed-{turn}.html").write_text(browser.page_source)
+        if turn == TURNS - 1:
+            raise
+    finally:
+        browser.quit()

@@ -68,7 +68,7 @@ def _smtpd(line: str, start: int, end: int) -> bool:
 
 
 def _dovecot(line: str, start: int, end: int) -> int:
-    if line.startswith(("auth", "pam_unix(dovecot:"), start):
+    if line.startswith(("auth", "pam_unix(dovecot:", "dovecot: auth"), start):
         return DOVECOT_AUTH
     if line.find("-login", start, min(end, start + 30)) > 0 and _LOGIN.match(line, start):
         return DOVECOT_LOGIN

@@ -24,7 +24,8 @@ REFUSALS: Final = (
     (
         "unknown_user",
         re.compile(
-            rf"\Apam_authenticate\(\) failed: [Uu]ser (?:not known|unknown)[^()]{{0,80}}{_GIVEN} ?\Z",
+            # A log that logwatch has gone over says how often.
+            rf"\Apam_authenticate\(\) failed: [Uu]ser (?:not known|unknown)[^()]{{0,80}}(?:: [0-9]{{1,4}} Time\(s\))?{_GIVEN} ?\Z",
             re.ASCII | re.DOTALL,
         ),
     ),

@@ -84,6 +84,8 @@ class _Reading:
 def parse(record: Record) -> AuthEvent | None:
     """Return the failure, refusal or outage that an auth line tells of, or None."""
     text = record.text
+    if text.startswith("dovecot: "):  # Dovecot 1 behind some syslog daemons
+        text = text[9:]
     if len(text) > _LONGEST:
         return None
     if text.startswith("pam_unix("):

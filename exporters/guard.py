@@ -31,7 +31,7 @@ DRIFTS: Final = ("missing", "foreign", "timeout", "structure")
 TRACKED: Final = ("address", "session", "account")
 ATTACKED: Final = (1, 3, 10, 100)  # thresholds: accounts with failures from more networks over the last hour
 PARSERS: Final = (
-    "dovecot_auth", "dovecot_login", "postfix_smtpd", "postfix_postscreen", "sogo", "mailcow_ui", "auth_policy",
+    "dovecot_auth", "dovecot_login", "postfix_smtpd", "postfix_postscreen", "sogo", "mailcow_ui", "auth_policy", "dovecot_pam",
 )  # fmt: skip
 RESULTS: Final = ("ok", "foreign", "unparsed")
 WROTE: Final = ("postfix", "dovecot", "sogo", "other")  # the services of mailward_lines_total

@@ -19,6 +19,7 @@ from guard.parsers import (
     auth_policy,
     dovecot_auth,
     dovecot_login,
+    dovecot_pam,
     mailcow_ui,
     postfix_postscreen,
     postfix_smtpd,
@@ -36,10 +37,11 @@ NAMES: Final = (
     sogo.NAME,
     mailcow_ui.NAME,
     auth_policy.NAME,
+    dovecot_pam.NAME,
 )
 # By the family of guard.model; what has no head may be anybody's.
 _FAMILIES: Final = ("other", "postfix", "postfix", "postfix", "dovecot", "sogo", "other")
-_SERVICES: Final = ("", "dovecot", "dovecot", "postfix", "postfix", "sogo", "mailcow", "dovecot")
+_SERVICES: Final = ("", "dovecot", "dovecot", "postfix", "postfix", "sogo", "mailcow", "dovecot", "dovecot")
 _REPORT: Final = 7  # the place of auth_policy there: no line of a log leads to it
 # Two workers of SOGo that write at once put two records on one line.
 _MERGED: Final = re.compile(
@@ -63,19 +65,8 @@ class Reader:
     """
 
     __slots__ = (
-        "_envelope",
-        "_families",
-        "_ok",
-        "at",
-        "clock",
-        "last",
-        "mail",
-        "parser",
-        "rest",
-        "stamped",
-        "stats",
-        "unparsed",
-    )
+        "_envelope", "_families", "_ok", "at", "clock", "last", "mail", "parser", "rest", "stamped", "stats", "unparsed",
+    )  # fmt: skip
 
     def __init__(self, clock: Clock, stats: Stats, traffic: Traffic | None = None) -> None:
         self.mail = None if traffic is None else Mail(traffic, clock)
@@ -236,6 +227,8 @@ def _parse(parser: int, record: Record) -> AuthEvent | None:
         return sogo.parse(record)
     if parser == scan.POSTFIX_POSTSCREEN:
         return postfix_postscreen.parse(record)
+    if parser == scan.DOVECOT_PAM:
+        return dovecot_pam.parse(record)
     return mailcow_ui.parse(record)
 
 
@@ -250,7 +243,7 @@ def _suspicious(parser: int, text: str) -> bool:
         return sogo.suspicious(text)
     if parser == scan.MAILCOW_UI:
         return mailcow_ui.suspicious(text)
-    return False
+    return parser == scan.DOVECOT_PAM and dovecot_pam.suspicious(text)
 
 
 def redact(line: str) -> str:

@@ -14,6 +14,7 @@ POSTFIX_SMTPD: Final = 3
 POSTFIX_POSTSCREEN: Final = 4
 SOGO: Final = 5
 MAILCOW_UI: Final = 6
+DOVECOT_PAM: Final = 8  # 7 are the reports of Dovecot's auth policy, which are no lines
 
 _LOGIN: Final = re.compile(r"[a-z0-9]{1,20}-login[:(]", re.ASCII)
 _WORKER: Final = re.compile(r"\[[0-9]{1,10}\]: ", re.ASCII)
@@ -68,11 +69,11 @@ def _smtpd(line: str, start: int, end: int) -> bool:
 
 
 def _dovecot(line: str, start: int, end: int) -> int:
-    if line.startswith(("auth", "pam_unix(dovecot:", "dovecot: auth"), start):
+    if line.startswith(("auth", "dovecot: auth"), start):
         return DOVECOT_AUTH
     if line.find("-login", start, min(end, start + 30)) > 0 and _LOGIN.match(line, start):
         return DOVECOT_LOGIN
-    return NONE
+    return DOVECOT_PAM if line.startswith("pam_unix(dovecot:", start) else NONE
 
 
 def _bare(line: str, start: int, end: int) -> int:

@@ -19,7 +19,6 @@ from typing import Final
 
 from guard import addresses
 from guard.model import FAILURE, MECHANISMS, OUTAGE, REFUSED, AuthEvent, Record
-from guard.parsers import _dovecot_pam
 from guard.parsers._dovecot_words import BACKEND, ODD, REFUSALS, UNJUDGED
 from guard.parsers._grammar import ADDRESS, SESSION
 
@@ -83,13 +82,9 @@ class _Reading:
 
 def parse(record: Record) -> AuthEvent | None:
     """Return the failure, refusal or outage that an auth line tells of, or None."""
-    text = record.text
-    if text.startswith("dovecot: "):  # Dovecot 1 behind some syslog daemons
-        text = text[9:]
+    text = record.text.removeprefix("dovecot: ")  # Dovecot 1 behind some syslog daemons
     if len(text) > _LONGEST:
         return None
-    if text.startswith("pam_unix("):
-        return _dovecot_pam.parse(record)
     match = _PLAIN_23.match(text) or _PLAIN_24.match(text)
     if match is not None:
         return _plain(record, match)

@@ -16,6 +16,7 @@ from guard import addresses
 from guard.model import FAILURE, AuthEvent, Record
 from guard.parsers._grammar import ADDRESS
 
+NAME: Final = "dovecot_pam"
 SERVICE: Final = "dovecot"
 
 _LINE: Final = re.compile(
@@ -46,3 +47,8 @@ def parse(record: Record) -> AuthEvent | None:
         reason="unspecified",
         source="pam_unix",
     )
+
+
+def suspicious(text: str) -> bool:
+    """Whether a line looks like a failure that nobody could read."""
+    return "authentication failure" in text

@@ -70,7 +70,7 @@ def _smtpd(line: str, start: int, end: int) -> bool:
 
 def _dovecot(line: str, start: int, end: int) -> int:
     if line.startswith(("auth", "dovecot: auth"), start):
-        return DOVECOT_AUTH
+        return DOVECOT_PAM if line.startswith("auth: pam_unix(", start) else DOVECOT_AUTH
     if line.find("-login", start, min(end, start + 30)) > 0 and _LOGIN.match(line, start):
         return DOVECOT_LOGIN
     return DOVECOT_PAM if line.startswith("pam_unix(dovecot:", start) else NONE

@@ -1,6 +1,6 @@
 """PAM's own word of an attempt at Dovecot, which goes to auth.log or the journal: no session, but client and user.
 
-    auth[40688]: pam_unix(dovecot:auth): authentication failure; logname= uid=0 euid=0 tty=dovecot ruser=USER rhost=IP
+    auth: pam_unix(dovecot:auth): authentication failure; logname= uid=0 euid=0 tty=dovecot ruser=USER rhost=IP
                                                         libpam, modules/pam_unix/support.c, _unix_verify_password
 
 `  user=NAME` follows where this host has such a user, and no other: what stands behind the last ` rhost=` is not the
@@ -20,7 +20,7 @@ NAME: Final = "dovecot_pam"
 SERVICE: Final = "dovecot"
 
 _LINE: Final = re.compile(
-    r"\Apam_unix\(dovecot:auth\): authentication failure; logname=[^ ]{0,64} uid=[0-9]{1,10} euid=[0-9]{1,10} tty=dovecot ruser=(.{0,512})\Z",
+    r"\A(?:auth: )?pam_unix\(dovecot:auth\): authentication failure; logname=[^ ]{0,64} uid=[0-9]{1,10} euid=[0-9]{1,10} tty=dovecot ruser=(.{0,512})\Z",
     re.ASCII | re.DOTALL,
 )
 _TAIL: Final = re.compile(rf"\A rhost=({ADDRESS})(?:  user=[A-Za-z0-9._@+-]{{1,64}})? ?\Z", re.ASCII)

@@ -151,12 +151,10 @@ class Ledger:
 
     def count(self, event: AuthEvent, client: Client, ip: str, is_open: int) -> None:
         """Report one attempt at the event's time."""
-        if (
-            event.service == "postfix"
-            and client.pairs is not None
-            and (told := client.pairs.of_pam(event.at)) >= 0
-        ):
-            self.revoke(told, ip, "unknown", "dovecot")
+        if client.pairs is not None and event.service in ("postfix", "dovecot"):
+            told = client.pairs.of_pam(event.at)
+            if told >= 0:
+                self.revoke(told, ip, "unknown", "dovecot")
         reason = event.reason or "unspecified"
         self.out.append(
             Attempt(

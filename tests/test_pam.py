@@ -15,7 +15,8 @@ from tests.daemon import session
 
 IP = "198.51.100.7"
 SID = session(IP)
-PAM = f"auth[40688]: pam_unix(dovecot:auth): authentication failure; logname= uid=0 euid=0 tty=dovecot ruser=bob rhost={IP}"
+PAM = f"auth[40688]: pam_unix(dovecot:auth): authentication failure; logname= uid=0 euid=0 tty=dovecot ruser=bob rhost={IP}  user=bob"
+NOBODY = PAM.replace("  user=bob", " ")
 LOGIN = f"dovecot: imap-login: Login: user=<bob>, method=PLAIN, rip={IP}, lip=192.0.2.1, mpid=7, TLS, session=<{SID}>"
 AUTH = f"dovecot: auth-worker(7): conn unix:auth-worker (pid=1,uid=2): auth-worker<3>: pam(bob,{IP},<{SID}>): unknown user"
 CONNECT = f"postfix/smtpd[9]: connect from unknown[{IP}]"
@@ -77,6 +78,13 @@ def test_where_nobody_else_tells_of_attempts_pam_does_and_the_fifth_bans():
     host = Host().told(*[PAM] * 5)
     assert host.failures() == {"unknown": 5}
     assert host.bans == [PAM]
+
+
+def test_whom_pam_does_not_know_another_passdb_may_dovecots_lines_tell():
+    assert Host().told(*[NOBODY] * 5).bans == [NOBODY]
+    host = Host().told(LOGIN.replace(IP, "198.51.100.8").replace(SID, session("198.51.100.8")), *[NOBODY] * 5)
+    assert (host.failures(), host.bans) == ({}, [])
+    assert host.told(end(5)).failures() == {"imap": 5}
 
 
 def test_the_end_of_the_session_adds_nothing_and_lifts_no_ban():

@@ -23,7 +23,7 @@ _LINE: Final = re.compile(
     r"\A(?:auth: )?pam_unix\(dovecot:auth\): authentication failure; logname=[^ ]{0,64} uid=[0-9]{1,10} euid=[0-9]{1,10} tty=dovecot ruser=(.{0,512})\Z",
     re.ASCII | re.DOTALL,
 )
-_TAIL: Final = re.compile(rf"\A rhost=({ADDRESS})(?:  user=[A-Za-z0-9._@+-]{{1,64}})? ?\Z", re.ASCII)
+_TAIL: Final = re.compile(rf"\A rhost=({ADDRESS})(  user=[A-Za-z0-9._@+-]{{1,64}})? ?\Z", re.ASCII)
 
 
 def parse(record: Record) -> AuthEvent | None:
@@ -44,7 +44,7 @@ def parse(record: Record) -> AuthEvent | None:
         "pam",
         ip=ip,
         user=said[:end] or None,
-        reason="unspecified",
+        reason="password_mismatch" if tail is not None and tail[2] else "unknown_user",
         source="pam_unix",
     )
 

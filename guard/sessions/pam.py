@@ -3,6 +3,8 @@
 It counts at once, and each attempt that Dovecot or Postfix tell of the same address afterwards is one of PAM's first
 (`Ledger.settle`, `Ledger.count`).  It is left out where others tell each attempt anyway: a Dovecot that logs
 them, a Postfix that shows the address; and on a host where PAM refuses whom another passdb lets in a moment later.
+Whether a host is such a one nobody knows before, and a ban would keep his login from going through: so of users that
+PAM does not know Dovecot's own lines tell, where there are any.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ def hear(ledger: Ledger, host: Host, event: AuthEvent) -> None:
     if ip is None:
         return
     client = ledger.client(ip, event.at)
-    if host.verbose or host.chained or client.shown(event.at):
+    others = host.has_dovecot and event.reason == "unknown_user"
+    if others or host.verbose or host.chained or client.shown(event.at):
         ledger.stats.witness_suppressed.add(("dovecot",))
         return
     pairs = client.waiting()

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 from typing import Any, cast
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from exporters import exposition, registry_of
 from exporters.guard import GuardCollector

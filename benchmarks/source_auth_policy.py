@@ -24,6 +24,8 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from guard import engine
 from tests.daemon import Daemon, failure
 

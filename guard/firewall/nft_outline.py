@@ -1,7 +1,7 @@
 """The structure of one nftables table, asked of the kernel itself, to be compared with what it was when we made it.
 
 libnftables would list it as JSON, and is never asked to: 1.0.6 (Debian 12) uses freed memory for a table's flags, and
-reads beyond its own for some of the sets and rules that nftables 1.1 makes, in any table, which ends the process.
+crashed over sets that nftables 1.1 had made, and over rules beside a Docker engine's, in whoever's table they stood.
 The messages and their attributes are those of linux/netfilter/nf_tables.h.
 """
 

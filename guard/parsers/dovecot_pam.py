@@ -33,8 +33,10 @@ def parse(record: Record) -> AuthEvent | None:
         return None
     said: str = match[1]
     end = said.rfind(" rhost=")
-    tail = None if end < 0 else _TAIL.match(said[end:])
-    ip = None if tail is None else addresses.read(tail[1])
+    tail = _TAIL.match(said[end:]) if end >= 0 else None
+    if tail is None:
+        return None
+    ip = addresses.read(tail[1])
     if ip is None:
         return None
     return AuthEvent(
@@ -44,7 +46,7 @@ def parse(record: Record) -> AuthEvent | None:
         "pam",
         ip=ip,
         user=said[:end] or None,
-        reason="password_mismatch" if tail is not None and tail[2] else "unknown_user",
+        reason="password_mismatch" if tail[2] else "unknown_user",
         source="pam_unix",
     )
 

@@ -384,7 +384,7 @@ async def test_a_written_line_arrives_within_milliseconds(tmp_path):
             while len(running.reader.lines) <= turn:  # noqa: ASYNC110 - it is the wait that is measured
                 await asyncio.sleep(0)
             waits.append(time.perf_counter() - begun)
-    assert sorted(waits)[12] < 0.1  # the machine may be busy
+    assert sorted(waits)[12] < 0.005  # the machine may be busy
 
 
 # ------------------------------------------------------------------------------------------------ resume

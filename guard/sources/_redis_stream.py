@@ -170,8 +170,9 @@ class StreamReader:
 
     async def _show(self, link: Link) -> None:
         """Set the group to the place that is safe."""
-        match = _SAVED.fullmatch(self._durable)
-        if match is None or self._durable == self._shown or not self._group:
+        safe = self._durable  # it may move on while the server is asked
+        match = _SAVED.fullmatch(safe)
+        if match is None or safe == self._shown or not self._group:
             return
         if time.monotonic() < self._not_before:
             return
@@ -184,7 +185,7 @@ class StreamReader:
                     ["XGROUP", "CREATE", self._stream, self._group, match[1], "MKSTREAM", *entries]
                 )
             self._no_group = ""
-            self._shown = self._durable
+            self._shown = safe
         except RefusedError as error:  # a replica; a user who may only read; a disk that is full
             self._not_before = time.monotonic() + AGAIN
             if not self._no_group:

@@ -335,6 +335,21 @@ async def test_the_group_shows_what_is_safe_not_what_is_read(server):
         assert (group["last-delivered-id"], group["pending"]) == (ids[-1], 0)
 
 
+async def test_a_place_saved_while_the_group_is_being_set_is_set_after_it(server):
+    add(server, 0, 5)
+    async with streams(server, start="start") as running:
+        await running.lines(5)
+        fifth = dict(running.reader.positions)
+        *_, tenth = add(server, 5, 10)
+        await running.lines(10)
+        server.admin.client_pause(20_000, all=False)  # writes wait, as at a busy server
+        running.source.saved(fifth)
+        await running.until(lambda: "xgroup|setid" in [one["cmd"] for one in server.admin.client_list()])
+        running.save()
+        server.admin.client_unpause()
+        await running.until(lambda: server.admin.xinfo_groups("LOG")[0]["last-delivered-id"] == tenth)
+
+
 async def test_without_our_state_the_group_says_where_to_go_on(server):
     async with streams(server, start="start") as running:
         add(server, 0, 10)

@@ -114,17 +114,14 @@ def attack(first: int, count: int) -> list[str]:
     return lines
 
 
-OTHERS = [
-    f"{stamp()} mx {text}"
-    for text in (
-        "postfix/postscreen[7]: PREGREET 11 after 0.01 from [203.0.113.9]:4711: EHLO there\\r\\n",
-        "postfix/smtpd[8]: warning: unknown[203.0.113.9]: SASL authentication of a new form",
-        "sogod [9]: SOGoRootPage Login from '203.0.113.9' for user 'u' might not have worked - password policy: 65535  grace: -1  expire: -1  bound: 0",
-        'sogod [9]: 203.0.113.9 "POST /SOGo/connect HTTP/1.0" 403 33/92 0.038 - - 3M - 12',
-        "postfix/smtp[10]: 4bXyZ1234: to=<u@example.org>, relay=mx.example.org[203.0.113.8]:25, delay=1, delays=0/0/0/1, dsn=2.0.0, status=sent (250 ok)",
-        "kernel: something else",
-    )
-]
+OTHERS = (
+    "postfix/postscreen[7]: PREGREET 11 after 0.01 from [203.0.113.9]:4711: EHLO there\\r\\n",
+    "postfix/smtpd[8]: warning: unknown[203.0.113.9]: SASL authentication of a new form",
+    "sogod [9]: SOGoRootPage Login from '203.0.113.9' for user 'u' might not have worked - password policy: 65535  grace: -1  expire: -1  bound: 0",
+    'sogod [9]: 203.0.113.9 "POST /SOGo/connect HTTP/1.0" 403 33/92 0.038 - - 3M - 12',
+    "postfix/smtp[10]: 4bXyZ1234: to=<u@example.org>, relay=mx.example.org[203.0.113.8]:25, delay=1, delays=0/0/0/1, dsn=2.0.0, status=sent (250 ok)",
+    "kernel: something else",
+)
 
 
 def test_addresses_make_no_series(tmp_path):
@@ -133,7 +130,7 @@ def test_addresses_make_no_series(tmp_path):
         daemon.write(*[failure("198.51.100.7")] * 100)  # of one kind: what others will make is there already
         daemon.has_read(100)
         few = scraped(port)
-        daemon.write(*attack(0, 100), *OTHERS)
+        daemon.write(*attack(0, 100), *(f"{stamp()} mx {text}" for text in OTHERS))
         for start in range(100, ADDRESSES, 10_000):
             daemon.write(*attack(start, min(10_000, ADDRESSES - start)))
         daemon.until(

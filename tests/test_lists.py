@@ -60,7 +60,7 @@ def followed(folder: Path, work: Callable[[Lists], Coroutine[Any, Any, None]]) -
     return lists, changes
 
 
-async def until(condition: Callable[[], object], patience: float = 20.0) -> None:
+async def until(condition: Callable[[], object], patience: float = 60.0) -> None:
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline

@@ -58,7 +58,7 @@ async def following(names: Names, work: Coroutine[Any, Any, None], changes: Chan
         task.cancel()
 
 
-async def until(condition: Callable[[], object], patience: float = 20.0) -> None:
+async def until(condition: Callable[[], object], patience: float = 60.0) -> None:
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline

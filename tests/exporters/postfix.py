@@ -58,7 +58,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def wait(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Return as soon as `condition` holds."""
     until = time.monotonic() + seconds
     while not condition():
@@ -107,7 +107,7 @@ class Postfix:
 
     def send(self, text: str) -> None:
         """Hand one message in."""
-        with smtplib.SMTP("127.0.0.1", self.smtp, timeout=10) as client:
+        with smtplib.SMTP("127.0.0.1", self.smtp, timeout=60) as client:
             client.sendmail("a@example.org", ["b@example.net"], f"Subject: t\r\n\r\n{text}\r\n")
 
     def names(self, queue: str) -> list[str]:

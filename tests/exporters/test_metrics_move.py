@@ -67,7 +67,7 @@ def exemplars(port: int, *, openmetrics: bool = True) -> dict[str, set[str]]:
     """Return the ids of findings in the exposition, by the name of the sample."""
     asked = {"Accept": "application/openmetrics-text; version=1.0.0"} if openmetrics else {}
     request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers=asked)
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         text = answer.read().decode()
     if not openmetrics:
         assert "finding_id" not in text

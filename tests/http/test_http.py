@@ -18,7 +18,7 @@ ROUTES: dict[str, http.Route] = {
 }
 
 
-def talk(*requests: bytes, patience: float = 5.0, token: str = "") -> list[bytes]:
+def talk(*requests: bytes, patience: float = 60.0, token: str = "") -> list[bytes]:
     """Return what the server answers to each request on a connection of its own, all opened at once."""
 
     async def converse() -> list[bytes]:

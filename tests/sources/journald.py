@@ -224,7 +224,7 @@ def native(**fields: bytes) -> bytes:
     return b"\n".join(parts) + b"\n"
 
 
-def until(true: Callable[[], object], say: Callable[[], object] = str, seconds: float = 20.0) -> None:
+def until(true: Callable[[], object], say: Callable[[], object] = str, seconds: float = 60.0) -> None:
     """Wait until something is so."""
     end = time.monotonic() + seconds
     while not true():

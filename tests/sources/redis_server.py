@@ -48,7 +48,7 @@ class Server:
     def start(self) -> None:
         self.socket.unlink(missing_ok=True)
         self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while True:
             with contextlib.suppress(RedisError, OSError):
                 if self.admin.ping():
@@ -61,7 +61,7 @@ class Server:
     def kill(self) -> None:
         assert self.process
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(20)
+        self.process.wait(60)
 
     def restart(self) -> None:
         self.kill()
@@ -188,7 +188,7 @@ class Running:
     def save(self) -> None:
         self.source.saved(dict(self.reader.positions))
 
-    async def until(self, true: Callable[[], object], seconds: float = 20.0) -> None:
+    async def until(self, true: Callable[[], object], seconds: float = 60.0) -> None:
         end = time.monotonic() + seconds
         while not true():
             assert not self.task.done(), self.task

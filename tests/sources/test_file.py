@@ -66,7 +66,7 @@ class Running:
         with contextlib.suppress(asyncio.CancelledError):
             await self.task
 
-    async def until(self, true: Callable[[], bool], seconds: float = 10.0) -> None:
+    async def until(self, true: Callable[[], bool], seconds: float = 30.0) -> None:
         end = time.monotonic() + seconds
         while not true():
             assert not self.task.done(), self.task

@@ -79,7 +79,7 @@ class Running:
         with contextlib.suppress(asyncio.CancelledError):
             await self.task
 
-    async def until(self, true: Callable[[], object], seconds: float = 20.0) -> None:
+    async def until(self, true: Callable[[], object], seconds: float = 60.0) -> None:
         end = time.monotonic() + seconds
         while not true():
             assert not self.task.done(), self.task

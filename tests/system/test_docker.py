@@ -23,7 +23,7 @@ GUESSER, BYSTANDER, _ = CLIENTS[:3]
 GUESSER6, _, BYSTANDER6 = CLIENTS[3:]
 NETS = {GUESSER: f"{GUESSER}/32", GUESSER6: "2001:db8:1:2::/64"}
 HOSTED = 25  # SMTP on the host itself; IMAP is in the container
-RESUMES = 10.0  # seconds: TCP tries again at growing intervals
+RESUMES = 30.0  # seconds: TCP tries again at growing intervals
 
 WITHOUT_PROXY = WITH_IPV6 | {"userland-proxy": False}
 ENGINES = {"default": {}, "IPv6": WITH_IPV6, "without_proxy": WITHOUT_PROXY, "native": WITHOUT_PROXY}
@@ -54,7 +54,7 @@ def firewall(place):
 
 @pytest.fixture
 def rules(request):
-    return getattr(request, "param", 'ban = "3s"')
+    return getattr(request, "param", 'ban = "8s"')
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_a_guesser_at_a_container_is_banned_by_the_daemon_and_let_in_again(place
     assert silent(place, guesser)
     assert all(connection.upstream() for connection in others)
     assert served(place, bystander)
-    until(lambda: served(place, guesser), 6.0)
+    until(lambda: served(place, guesser), 30.0)
     assert published.upstream(RESUMES)
 
 
@@ -178,7 +178,7 @@ def test_a_daemons_bans_outlast_docker_restarting_and_drift_from_nothing(place, 
     daemon.until(lambda: [ban["enforced"] for ban in daemon.ask("bans")["bans"]] == [True, True])
     place.engine.stop()
     place.engine.launch()
-    until(place.engine.answers, 20.0)
+    until(place.engine.answers, 60.0)
     place.engine.settle()
     assert silent(place, GUESSER)
     assert silent(place, GUESSER6)

@@ -31,11 +31,11 @@ class Imap:
     """One IMAP connection of a client on the internet."""
 
     def __init__(self, lab: Lab, client: str) -> None:
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + 60.0
         with lab.internet.entered():
             while True:
                 self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-                self._socket.settimeout(20.0)
+                self._socket.settimeout(60.0)
                 self._socket.bind((client, 0))
                 try:
                     self._socket.connect((HOST4, IMAP))

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.system
 GUESSER, BYSTANDER, NEIGHBOUR_NET = CLIENTS[:3]
 GUESSER6, SAME_64, OTHER_64 = CLIENTS[3:]
 IMAP, SSH = 143, 22
-RESUMES = 10.0  # seconds: TCP tries again at growing intervals
+RESUMES = 30.0  # seconds: TCP tries again at growing intervals
 
 KILLED = """
 import os, signal, time

@@ -30,8 +30,8 @@ KILLS = int(os.environ.get("MAILWARD_TEST_KILLS", "3"))
 PORT = 6379
 SERVER = "198.18.1.254"
 SOON = 1.0  # seconds from the last guess to every kernel
-PROMPT = 8.0  # the same where it is not what is tested: the machine may be busy
-MENDED = 20.0  # seconds: a server that is back is found by then
+PROMPT = 30.0  # the same where it is not what is tested: the machine may be busy
+MENDED = 60.0  # seconds: a server that is back is found by then
 
 _hosts = itertools.count(1)
 

@@ -76,7 +76,7 @@ def kernel(lab: Lab) -> str:
     return lab.host.run("nft", "list", "ruleset")
 
 
-def until(condition: Callable[[], bool], patience: float = 20.0) -> None:
+def until(condition: Callable[[], bool], patience: float = 60.0) -> None:
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline

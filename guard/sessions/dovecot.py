@@ -179,9 +179,9 @@ def end(ledger: Ledger, host: Host, event: AuthEvent) -> None:
         lines = session.attempts(host.lines_per_attempt, chained=host.chained)
         if event.witness == "end_2.3" and event.source != "other" and lines < event.count:
             missing = event.count - (0 if session.told is None else session.told.unjudged()) - lines
-            session.anonymous = host.anonymous(
-                event.at - event.seconds - 1.0, event.at + 1.0, max(0, missing)
-            )
+            if event.method != "APOP":  # cannot be cancelled; 2.3 writes no line of its mismatch
+                missing = host.anonymous(event.at - event.seconds - 1.0, event.at + 1.0, max(0, missing))
+            session.anonymous = max(0, missing)
     estimate = session.estimate(host.lines_per_attempt, chained=host.chained, verbose=host.verbose)
     if event.count and session.counted:
         ledger.stats.witness_suppressed.add(("dovecot",), min(session.counted, event.count))

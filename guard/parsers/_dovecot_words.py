@@ -58,7 +58,7 @@ REFUSALS: Final = (
 # Only of a user "?": the mechanism refuses before any passdb sees the name.
 ODD: Final = re.compile(
     rf"\A(?:Username character disallowed by auth_username_chars: 0x[0-9a-f]{{2}} \(username: (.*)\)"
-    rf"|(?:Empty username|[Ii]nvalid input|[Mm]issing (?:digest|[a-z-]{{1,20}} parameter)|[Uu]sername or token missing|[Mm]alformed [^()]{{0,80}}|[Ii]nvalid (?:response|initial|gs2-header)[^()]{{0,80}}){_GIVEN}) ?\Z",
+    rf"|(?:Empty username|[Ii]nvalid input|[Mm]issing (?:digest|token|[a-z-]{{1,20}} parameter)|[Uu]sername or token missing|[Mm]alformed [^()]{{0,80}}|[Ii]nvalid (?:response|initial|gs2-header)[^()]{{0,80}}){_GIVEN}) ?\Z",
     re.ASCII | re.DOTALL,
 )
 # Nobody judged: no base64, or a policy server said no (ours does of the banned) and why.

@@ -9,6 +9,8 @@ import ipaddress
 from binascii import a2b_base64
 from typing import Final
 
+from mypy_extensions import i64
+
 _CACHE: Final = 1 << 17
 _MAPPED: Final = 0xFFFF
 
@@ -35,10 +37,13 @@ def read(text: str) -> str | None:
 
 def _is_ipv4(text: str) -> bool:
     """Whether `text` is four numbers up to 255 without leading zeros, joined by dots."""
-    size = len(text)
+    size: i64 = len(text)
     if size < 7 or size > 15:
         return False
-    value = digits = dots = i = 0
+    value: i64 = 0
+    digits: i64 = 0
+    dots: i64 = 0
+    i: i64 = 0
     while i < size:
         c = ord(text[i])
         if c == 46:  # "."
@@ -209,8 +214,10 @@ def number(address: str) -> int:
     """Return the canonical `address` as a number."""
     if ":" in address:
         return _number6(address)
-    value = part = i = 0
-    size = len(address)
+    value: i64 = 0
+    part: i64 = 0
+    i: i64 = 0
+    size: i64 = len(address)
     while i < size:
         c = ord(address[i])
         if c == 46:  # "."

@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import shlex
+import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -48,6 +50,7 @@ class Stack:
     def __init__(self, folder: Path, internet: Namespace) -> None:
         self.folder = folder
         self.internet = internet
+        self.issuer = folder / "issued.pem"  # the root that the test CA issues under
         told = subprocess.run([ROOT / ".ci/engine"], check=True, capture_output=True, text=True).stdout
         self._environment = {**os.environ, "E2E_FOLDER": str(folder)}
         for word in shlex.split(told):
@@ -170,6 +173,34 @@ class Stack:
             assert time.monotonic() < deadline, f"not healthy in {patience} s: {unwell}"
             time.sleep(1)
 
+    def certified(self, port: int) -> bool:
+        """Tell whether this port serves a certificate that the test CA has issued."""
+        context = ssl.create_default_context(cafile=str(self.issuer))
+        try:
+            with (
+                socket.create_connection((HERE4, port), 10) as raw,
+                context.wrap_socket(raw, server_hostname=HOST),
+            ):
+                return True
+        except OSError:
+            return False
+
+    def certify(self, patience: float = 240.0) -> None:
+        """Wait until the issued certificate is served; AssertionError with the ports where it is not.
+
+        The servers take it up by a reload of their own, at most 20 s after it came.  Dovecot's ends the logins that are
+        under way: Postfix answers those with 454.
+        """
+        ask = (
+            "import ssl, urllib.request as u; c = ssl._create_unverified_context();"
+            "print(u.urlopen('https://localhost:15000/roots/0', context=c).read().decode())"
+        )
+        self.issuer.write_text(self.compose("exec", "-T", "lab", "python3", "-c", ask))
+        deadline = time.monotonic() + patience
+        while without := [port for port in (443, 993, 465) if not self.certified(port)]:
+            assert time.monotonic() < deadline, f"no issued certificate in {patience} s: {without}"
+            time.sleep(1)
+
     def setup(self, *arguments: str) -> str:
         """Run a command of the directory: `mailbox add ...`."""
         return self.compose("run", "--rm", "-T", "--no-deps", "setup", *arguments)
@@ -250,6 +281,7 @@ def running(folder: Path) -> Iterator[Stack]:
                 stack.open()
             stack.compose("up", "--detach")
             stack.settle()
+            stack.certify()
             yield stack
         finally:
             (folder / "compose.log").write_text(stack.compose("logs", "--no-color", "--timestamps"))

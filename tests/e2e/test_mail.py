@@ -5,14 +5,10 @@ from __future__ import annotations
 import imaplib
 import json
 import smtplib
-import socket
-import ssl
 import time
 import uuid
 from collections.abc import Iterator
-from functools import partial
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
-from pathlib import Path
 
 import pytest
 
@@ -177,33 +173,9 @@ def test_mail_from_outside_comes_in_and_is_relayed_for_nobody(stack: Stack, pass
             deliver("dave@other.test")
 
 
-def issuer(stack: Stack) -> Path:
-    """Return the file with the root that the test CA issues under."""
-    ask = (
-        "import ssl, urllib.request as u; c = ssl._create_unverified_context();"
-        "print(u.urlopen('https://localhost:15000/roots/0', context=c).read().decode())"
-    )
-    authority = stack.folder / "issued.pem"
-    authority.write_text(stack.compose("exec", "-T", "lab", "python3", "-c", ask))
-    return authority
-
-
-def verified(authority: Path, port: int) -> bool:
-    context = ssl.create_default_context(cafile=str(authority))
-    try:
-        with (
-            socket.create_connection((HERE4, port), 10) as raw,
-            context.wrap_socket(raw, server_hostname=HOST),
-        ):
-            return True
-    except OSError:
-        return False
-
-
 def test_the_certificate_of_the_test_ca_is_served_on_every_port(stack: Stack):
-    authority = issuer(stack)
-    for port in (443, 993, 465):  # who serves it looks for a new one every 20 s
-        until(partial(verified, authority, port), 180)
+    for port in (443, 993, 465):
+        assert stack.certified(port), port
 
 
 def test_the_web_server_sends_http_to_https_and_serves_the_policy(
@@ -229,9 +201,7 @@ def test_the_resolver_of_policies_answers_postfix(stack: Stack):
 
 def test_a_policy_is_fetched_from_who_serves_one_and_postfix_told(stack: Stack):
     """Ours, as anybody else's server would fetch it: by its DNS record, over HTTPS, its certificate verified."""
-    authority = issuer(stack)
-    until(partial(verified, authority, 443), 180)
-    (stack.folder / "trusted.pem").write_text(authority.read_text())
+    (stack.folder / "trusted.pem").write_text(stack.issuer.read_text())
     stack.compose("restart", "mta-sts")
     stack.settle()
 

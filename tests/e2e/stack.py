@@ -188,8 +188,8 @@ class Stack:
     def certify(self, patience: float = 240.0) -> None:
         """Wait until the issued certificate is served; AssertionError with the ports where it is not.
 
-        The servers take it up by a reload of their own, at most 20 s after it came.  Dovecot's ends the logins that are
-        under way: Postfix answers those with 454.
+        The servers take it up by a reload of their own, at most 20 s after it came.  Dovecot lets what is under way go on
+        for 6 s, and then ends it: to a login that began before, Postfix answers 454.
         """
         ask = (
             "import ssl, urllib.request as u; c = ssl._create_unverified_context();"
@@ -200,6 +200,7 @@ class Stack:
         while without := [port for port in (443, 993, 465) if not self.certified(port)]:
             assert time.monotonic() < deadline, f"no issued certificate in {patience} s: {without}"
             time.sleep(1)
+        time.sleep(8)
 
     def setup(self, *arguments: str) -> str:
         """Run a command of the directory: `mailbox add ...`."""

@@ -21,9 +21,10 @@ _packed: dict[bytes, str] = {}
 def read(text: str) -> str | None:
     """Return the canonical address that `text` names, or None when it names none.
 
-    IPv4 is looked through, which takes less than finding it among a hundred thousand; the rest is remembered.
+    What is canonical mostly is seen by looking through it, which takes less than finding it among a hundred thousand;
+    the rest is remembered.
     """
-    if _is_ipv4(text):
+    if _is_ipv4(text) or _is_ipv6(text):
         return text
     known = _read.get(text, "")
     if known != "":
@@ -60,6 +61,35 @@ def _is_ipv4(text: str) -> bool:
                 return False
         i += 1
     return dots == 3 and digits > 0
+
+
+def _is_ipv6(text: str) -> bool:
+    """Whether `text` is canonical IPv6 in which no group is a written zero: all but a few are."""
+    size: i64 = len(text)
+    if size < 3 or size > 39 or ord(text[0]) == 58 or (ord(text[size - 1]) == 58 != ord(text[size - 2])):
+        return False
+    groups: i64 = 0
+    digits: i64 = 0
+    gap = False
+    i: i64 = 0
+    while i < size:
+        c = ord(text[i])
+        if c == 58:  # ":"
+            if digits > 0:
+                groups += 1
+            elif gap:
+                return False
+            else:
+                gap = True
+            digits = 0
+        elif digits == 4 or not (49 <= c <= 57 or 97 <= c <= 102 or (c == 48 and digits > 0)):
+            return False
+        else:
+            digits += 1
+        i += 1
+    if digits > 0:
+        groups += 1
+    return groups <= 6 if gap else groups == 8
 
 
 def _read_slowly(text: str) -> str | None:
@@ -133,7 +163,35 @@ def widen(address: str, prefix4: int, prefix6: int) -> str:
         return text_of(number(address), prefix4, 32)
     if prefix6 == 128:
         return address + "/128"
+    if prefix6 in (64, 48, 32):
+        start = _begin6(address, prefix6 >> 4)
+        if start:
+            return f"{start}/{prefix6}"
     return text_of(number(address), prefix6, 128)
+
+
+def _begin6(address: str, groups: i64) -> str:
+    """Return a canonical address with all but its first `groups` (at most 4) made zero, "" where that takes arithmetic.
+
+    The zeros behind are the longest run there is: they are the `::`.
+    """
+    size: i64 = len(address)
+    at: i64 = 0
+    n: i64 = 0
+    while n < groups:
+        at = address.find(":", at) + 1
+        n += 1
+        if n < groups and at < size and ord(address[at]) == 58:  # the gap: does it reach as far?
+            behind: i64 = 0 if at + 1 == size else address.count(":", at + 1) + 1
+            if behind > 8 - groups:
+                return ""
+            break
+    at -= 1
+    while at > 1 and ord(address[at - 1]) == 48 and ord(address[at - 2]) == 58:  # ":0"
+        at -= 2
+    if at < 1 or (at == 1 and ord(address[0]) == 48):
+        return ""
+    return address[:at] + "::"
 
 
 def vicinity(address: str) -> str:
@@ -213,7 +271,7 @@ def parts(net: str) -> tuple[int, int]:
 def number(address: str) -> int:
     """Return the canonical `address` as a number."""
     if ":" in address:
-        return _number6(address)
+        return _sum6(address)
     value: i64 = 0
     part: i64 = 0
     i: i64 = 0
@@ -227,6 +285,38 @@ def number(address: str) -> int:
             part = part * 10 + c - 48
         i += 1
     return value << 8 | part
+
+
+def _sum6(address: str) -> int:
+    first: i64 = 0
+    second: i64 = 0
+    third: i64 = 0
+    fourth: i64 = 0  # 32 bits each
+    group: i64 = 0
+    part: i64 = 0
+    size: i64 = len(address)
+    i: i64 = 0
+    while i <= size:
+        c = 58 if i == size else ord(address[i])
+        if c == 58:  # ":"
+            if i > 0 and i < size and ord(address[i - 1]) == 58:  # the gap
+                group = 8 - (0 if i + 1 == size else address.count(":", i + 1) + 1)
+            elif group < 8:
+                part <<= (1 - (group & 1)) << 4
+                if group < 2:
+                    first |= part
+                elif group < 4:
+                    second |= part
+                elif group < 6:
+                    third |= part
+                else:
+                    fourth |= part
+                group += 1
+            part = 0
+        else:
+            part = part << 4 | (c - 48 if c < 58 else c - 87)
+        i += 1
+    return int(first) << 96 | int(second) << 64 | int(third) << 32 | int(fourth)
 
 
 def is_of_session(session: str, address: str) -> bool:

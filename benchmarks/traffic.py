@@ -1,8 +1,8 @@
 """What counting the mail flow costs: the same log with `[exporters] mail` off and on, turn about, on one core.
 
-    python benchmarks/traffic.py [LINES]     # default 1 000 000
+    python benchmarks/traffic.py [LINES [SHARE]]     # default 1 000 000, 0.1
 
-The log is benchmarks/generate.py's of a whole mail host, 10 % of its lines failures.  Two engines take it piece by piece
+The log is benchmarks/generate.py's of a whole mail host, SHARE of its lines failures.  Two engines take it piece by piece
 (256 KiB, as the daemon does), now one first, now the other, so that whatever else the machine does meets both.  Each is
 a process of its own: in one process a run of the garbage collector looks through both engines' objects, and is charged
 to the one that happens to set it off.  What counts is each one's processor time: others that wait for the same core
@@ -32,7 +32,6 @@ from guard.traffic import Traffic
 
 PIECE = 256 * 1024
 ROUNDS = 11
-SHARE = 0.1
 
 
 def engine(traffic: Traffic | None) -> Engine:
@@ -78,14 +77,15 @@ def round_of(data: bytes) -> tuple[float, float, float]:
 def main() -> None:
     """Measure and print."""
     lines = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    share = float(sys.argv[2]) if len(sys.argv) > 2 else 0.1
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     gc.set_threshold(50_000, 20, 1000)  # as the daemon sets it
     text = io.StringIO()
-    generate.write(text, lines, SHARE, rest=generate.host)
+    generate.write(text, lines, share, rest=generate.host)
     data = text.getvalue().encode()
     del text
     kind = "compiled" if guard.engine.__file__.endswith(".so") else "plain Python"
-    print(f"{lines} lines, {len(data) / 1e6:.0f} MB, {SHARE:.0%} failures, the core is {kind}")
+    print(f"{lines} lines, {len(data) / 1e6:.0f} MB, {share:.0%} failures, the core is {kind}")
     ratios, walls = [], []
     for _ in range(ROUNDS):
         off, on, wall = round_of(data)

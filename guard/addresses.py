@@ -64,38 +64,41 @@ def _is_ipv4(text: str) -> bool:
 
 
 def _is_ipv6(text: str) -> bool:
-    """Whether `text` is canonical IPv6 in which no group is a written zero: all but a few are."""
+    """Whether `text` is canonical IPv6 without two written zeros side by side: all but a few are."""
     size: i64 = len(text)
     if size < 3 or size > 39 or ord(text[0]) == 58 or (ord(text[size - 1]) == 58 != ord(text[size - 2])):
         return False
     groups: i64 = 0
     digits: i64 = 0
-    gap = False
+    gap = zero = beside = False  # beside: the group before was a zero, or the gap
     i: i64 = 0
     while i < size:
         c = ord(text[i])
         if c == 58:  # ":"
             if digits > 0:
+                if zero and beside:
+                    return False
                 groups += 1
-            elif gap:
+                beside = zero
+            elif gap or beside:
                 return False
             else:
-                gap = True
+                gap = beside = True
             digits = 0
-        elif digits == 4 or not (49 <= c <= 57 or 97 <= c <= 102 or (c == 48 and digits > 0)):
+        elif digits == 4 or (zero and digits > 0) or not (48 <= c <= 57 or 97 <= c <= 102):
             return False
         else:
+            zero = c == 48 and digits == 0
             digits += 1
         i += 1
     if digits > 0:
+        if zero and beside:
+            return False
         groups += 1
     return groups <= 6 if gap else groups == 8
 
 
 def _read_slowly(text: str) -> str | None:
-    value = _number6(text)
-    if value >= 0:
-        return text6(value) if value >> 32 != _MAPPED else _text4(value & 0xFFFFFFFF)
     if len(text) > 45 or "%" in text or not text.isascii():
         return None
     try:
@@ -109,33 +112,6 @@ def _read_slowly(text: str) -> str | None:
 
 def _text4(value: int) -> str:
     return f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.{value & 255}"
-
-
-def _number6(text: str) -> int:
-    """Return the number of an IPv6 address in hexadecimal groups, -1 for anything else (also `::1.2.3.4`)."""
-    head, gap, tail = text.partition("::")
-    before = head.split(":") if head else []
-    after = tail.split(":") if tail else []
-    missing = 8 - len(before) - len(after)
-    if (missing < 1 if gap else missing != 0) or "::" in tail:
-        return -1
-    first, last = _groups(before), _groups(after)
-    if first < 0 or last < 0:
-        return -1
-    return first << 16 * (8 - len(before)) | last
-
-
-def _groups(groups: list[str]) -> int:
-    """Return the number of hexadecimal groups of one to four digits, -1 for anything else."""
-    if not groups:
-        return 0
-    digits = "".join([group.zfill(4) for group in groups])
-    if len(digits) != 4 * len(groups) or "" in groups or not digits.isalnum() or not digits.isascii():
-        return -1
-    try:
-        return int(digits, 16)
-    except ValueError:  # a letter beyond f
-        return -1
 
 
 def text6(value: int) -> str:
@@ -236,12 +212,8 @@ def network(text: str) -> str:
         width = 32 if not slash else width
         if 0 <= width <= 32:
             return text_of(number(head), width, 32)
-    elif 0 <= width <= 128:
-        value = _number6(head)
-        if value >> 32 == _MAPPED and width >= 96:
-            return text_of(value & 0xFFFFFFFF, width - 96, 32)
-        if value >= 0:
-            return text_of(value, width, 128)
+    elif 0 <= width <= 128 and _is_ipv6(head):
+        return text_of(_sum6(head), width, 128)
     net = ipaddress.ip_network(text, strict=False)  # rare forms; and it says what is wrong
     if isinstance(net, ipaddress.IPv6Network) and net.prefixlen >= 96:
         mapped = net.network_address.ipv4_mapped
@@ -255,9 +227,7 @@ def parts(net: str) -> tuple[int, int]:
     address, slash, tail = net.partition("/")
     if ":" in address:
         bits = 128
-        value = _number6(address)
-        if value < 0:  # a rare form
-            value = int(ipaddress.IPv6Address(address))
+        value = _sum6(address) if _is_ipv6(address) else int(ipaddress.IPv6Address(address))
     else:
         bits = 32
         a, b, c, d = address.split(".")
@@ -288,6 +258,7 @@ def number(address: str) -> int:
 
 
 def _sum6(address: str) -> int:
+    """Return the number of an IPv6 address without a dot."""
     first: i64 = 0
     second: i64 = 0
     third: i64 = 0

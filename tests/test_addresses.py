@@ -62,6 +62,16 @@ def test_mixed_notation(ip):
 @example("1:2:3:4:5:6:7::")
 @example("٣.1.1.1")
 @example("::ffff:1.2.3.4.5")
+@example("1:0::5")
+@example("1::0:5")
+@example("1:0:0:2::5")
+@example("1:2:3:0:5:6:7:8")
+@example("1:2:0:0:5:6:7:8")
+@example("1:2:3:4:5:6::")
+@example("2001:DB8::1")
+@example("2001:0db8::1")
+@example("1::00")
+@example("1:::2")
 def test_what_the_standard_library_refuses_is_no_address(text):
     try:
         want = None if "%" in text else canonical(ip_address(text))
